@@ -1,0 +1,160 @@
+// The Python face of csrc/cpu: one module under the limited API, so one binary serves Python 3.10 and later.
+// Calls take plain ints and floats (0.2 us a call), check arity and types, and release the GIL.
+#include <Python.h>
+
+#include <limits>
+#include <new>
+#include <stdexcept>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+#include "api.h"
+#include "parallel.h"
+
+namespace {
+
+bool fail(const char* function, Py_ssize_t index, const char* expected, PyObject* got) {
+    PyObject* type = PyObject_Type(got);
+    PyObject* name = type ? PyObject_GetAttrString(type, "__name__") : nullptr;
+    PyErr_Clear();
+    PyErr_Format(PyExc_TypeError, "%s() argument %zd must be %s, got %V", function, index + 1, expected, name,
+                 "another object");
+    Py_XDECREF(name);
+    Py_XDECREF(type);
+    return false;
+}
+
+bool convert_integer(const char* function, Py_ssize_t index, PyObject* object, long long low, long long high,
+                     long long& value) {
+    if (!PyLong_Check(object)) return fail(function, index, "an int", object);
+    int overflow = 0;
+    value = PyLong_AsLongLongAndOverflow(object, &overflow);
+    if (overflow || value < low || value > high) {
+        PyErr_Format(PyExc_OverflowError, "%s() argument %zd is out of range: %R", function, index + 1, object);
+        return false;
+    }
+    return true;
+}
+
+// One overload per kind of C parameter: an address (int, or None for null), an integer, a real number.
+template <class T>
+bool convert(const char* function, Py_ssize_t index, PyObject* object, T& value) {
+    if constexpr (std::is_pointer_v<T>) {
+        value = nullptr;
+        if (object == Py_None) return true;
+        if (!PyLong_Check(object)) return fail(function, index, "an address (int) or None", object);
+        value = static_cast<T>(PyLong_AsVoidPtr(object));
+        return !(value == nullptr && PyErr_Occurred());
+    } else if constexpr (std::is_integral_v<T>) {
+        static_assert(std::is_signed_v<T>, "use int or long long for numbers");
+        long long wide = 0;
+        const bool good = convert_integer(function, index, object, std::numeric_limits<T>::min(),
+                                          std::numeric_limits<T>::max(), wide);
+        value = static_cast<T>(wide);
+        return good;
+    } else {
+        static_assert(std::is_floating_point_v<T>, "unsupported parameter type");
+        if (!PyFloat_Check(object) && !PyLong_Check(object)) return fail(function, index, "a float", object);
+        value = static_cast<T>(PyFloat_AsDouble(object));
+        return !PyErr_Occurred();
+    }
+}
+
+PyObject* to_python(long long value) { return PyLong_FromLongLong(value); }
+PyObject* to_python(double value) { return PyFloat_FromDouble(value); }
+
+// Runs `work` without the GIL. A C++ exception becomes a Python one.
+template <class Work>
+bool without_gil(const char* function, Work&& work) {
+    PyObject* kind = nullptr;
+    char message[256] = "";
+    PyThreadState* state = PyEval_SaveThread();
+    try {
+        work();
+    } catch (const std::bad_alloc&) {
+        kind = PyExc_MemoryError;
+        PyOS_snprintf(message, sizeof message, "not enough memory");
+    } catch (const std::exception& error) {
+        kind = PyExc_RuntimeError;
+        PyOS_snprintf(message, sizeof message, "%s", error.what());
+    }
+    PyEval_RestoreThread(state);
+    if (kind) PyErr_Format(kind, "%s(): %s", function, message);
+    return kind == nullptr;
+}
+
+template <class Result, class... Args, size_t... Index>
+PyObject* call(const char* name, Result (*function)(Args...), PyObject* const* objects, std::index_sequence<Index...>) {
+    std::tuple<Args...> values{};
+    (void)objects;
+    if (!(convert(name, static_cast<Py_ssize_t>(Index), objects[Index], std::get<Index>(values)) && ...))
+        return nullptr;
+    if constexpr (std::is_void_v<Result>) {
+        if (!without_gil(name, [&] { function(std::get<Index>(values)...); })) return nullptr;
+        Py_RETURN_NONE;
+    } else {
+        Result result{};
+        if (!without_gil(name, [&] { result = function(std::get<Index>(values)...); })) return nullptr;
+        if constexpr (std::is_integral_v<Result>) return to_python(static_cast<long long>(result));
+        return to_python(static_cast<double>(result));
+    }
+}
+
+template <class Result, class... Args>
+PyObject* checked_call(const char* name, Result (*function)(Args...), PyObject* const* objects, Py_ssize_t given) {
+    constexpr Py_ssize_t wanted = sizeof...(Args);
+    if (given != wanted) {
+        PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments, got %zd", name, wanted, given);
+        return nullptr;
+    }
+    return call(name, function, objects, std::index_sequence_for<Args...>{});
+}
+
+using FastCall = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t);
+
+PyCFunction as_method(FastCall function) {
+    return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+#define FA_BIND(name)                                                                          \
+    {#name, as_method([](PyObject*, PyObject* const* objects, Py_ssize_t given) -> PyObject* { \
+         return checked_call(#name, name, objects, given);                                     \
+     }),                                                                                       \
+     METH_FASTCALL, nullptr}
+
+// One line per function of api.h.
+PyMethodDef methods[] = {
+    FA_BIND(fa_philox4x32), FA_BIND(fa_noise),        FA_BIND(fa_resample_table), FA_BIND(fa_resample),
+    FA_BIND(fa_reverb),     FA_BIND(fa_time_stretch), FA_BIND(fa_pitch_shift),
+    FA_BIND(fa_windowed_sinc),    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef definition = {PyModuleDef_HEAD_INIT,
+                          "fastaug._native",
+                          "Native CPU operators of fastaug.",
+                          -1,
+                          methods,
+                          nullptr,
+                          nullptr,
+                          nullptr,
+                          nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__native() {
+    fa::install_fork_guard();
+    PyObject* module = PyModule_Create(&definition);
+    if (!module) return nullptr;
+#ifdef _OPENMP
+    PyModule_AddIntConstant(module, "openmp", 1);
+#else
+    PyModule_AddIntConstant(module, "openmp", 0);
+#endif
+#ifdef __VERSION__
+    PyModule_AddStringConstant(module, "compiler", __VERSION__);
+#else
+    PyModule_AddStringConstant(module, "compiler", "unknown");
+#endif
+    return module;
+}

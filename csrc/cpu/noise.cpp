@@ -1,0 +1,91 @@
+#include "../noise.h"
+
+#include "../fa_simd.h"
+#include "../normal.h"
+#include "api.h"
+#include "parallel.h"
+
+namespace {
+
+constexpr int kLanes = 8;    // partial sums of a row, combined in a fixed order: the same bits for any thread count
+constexpr int kBlocks = 16;  // Philox blocks computed side by side
+constexpr int kTile = 4 * kBlocks;
+
+FA_CLONES FaSums row_sums(const float* x, int64_t n, double shift) {
+    double first[kLanes] = {}, second[kLanes] = {};
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+        for (int lane = 0; lane < kLanes; ++lane) {
+            const double d = static_cast<double>(x[i + lane]) - shift;
+            first[lane] += d;
+            second[lane] += d * d;
+        }
+    }
+    FaSums total = {0.0, 0.0};
+    for (int lane = 0; lane < kLanes; ++lane) {
+        total.first += first[lane];
+        total.second += second[lane];
+    }
+    for (; i < n; ++i) fa_noise_accumulate(total, x[i], shift);
+    return total;
+}
+
+// y = x + scale * noise for one channel.
+FA_CLONES void add_channel(const float* x, float* y, int64_t length, float scale, uint32_t key0, uint32_t key1,
+                           uint32_t stream, uint32_t channel) {
+    for (int64_t start = 0; start < length; start += kTile) {
+        float z[kTile];
+        for (int j = 0; j < kBlocks; ++j) {
+            const FaNormals four = fa_normals(key0, key1, stream, channel, start / 4 + j);
+            z[4 * j] = four.z0;
+            z[4 * j + 1] = four.z1;
+            z[4 * j + 2] = four.z2;
+            z[4 * j + 3] = four.z3;
+        }
+        if (start + kTile <= length) {
+            for (int i = 0; i < kTile; ++i) y[start + i] = x[start + i] + scale * z[i];
+        } else {
+            for (int i = 0; start + i < length; ++i) y[start + i] = x[start + i] + scale * z[i];
+        }
+    }
+}
+
+FA_CLONES void philox_blocks(const uint32_t* counters, const uint32_t* keys, uint32_t* words, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
+        const uint32_t* c = counters + 4 * i;
+        const FaWords w = fa_philox4x32_10({c[0], c[1], c[2], c[3]}, keys[2 * i], keys[2 * i + 1]);
+        words[4 * i] = w.w0;
+        words[4 * i + 1] = w.w1;
+        words[4 * i + 2] = w.w2;
+        words[4 * i + 3] = w.w3;
+    }
+}
+
+}  // namespace
+
+void fa_philox4x32(const unsigned* counters, const unsigned* keys, unsigned* words, long long n) {
+    philox_blocks(counters, keys, words, n);
+}
+
+void fa_noise(const float* x, float* y, const long long* keys, const float* level, const unsigned char* active,
+              long long rows, long long channels, long long length, int mode, long long threads) {
+    const int64_t n = channels * length;
+    if (n == 0) return;
+    fa::parallel_rows(rows, threads, [&](long long row) {
+        const float* row_x = x + row * n;
+        float* row_y = y + row * n;
+        if (active && !active[row]) {
+            memcpy(row_y, row_x, static_cast<size_t>(n) * sizeof(float));
+            return;
+        }
+        FaSums sums = {0.0, 0.0};
+        if (mode != FA_NOISE_SIGMA) sums = row_sums(row_x, n, fa_noise_shift(mode, row_x[0]));
+        const float scale = fa_noise_scale(sums, n, level[row], mode);
+        const long long* key = keys + 3 * row;
+        for (long long channel = 0; channel < channels; ++channel) {
+            add_channel(row_x + channel * length, row_y + channel * length, length, scale,
+                        static_cast<uint32_t>(key[0]), static_cast<uint32_t>(key[1]), static_cast<uint32_t>(key[2]),
+                        static_cast<uint32_t>(channel));
+        }
+    });
+}

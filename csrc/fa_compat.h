@@ -1,0 +1,118 @@
+// What the shared headers need from the outside: integer types, attributes, rounding control. The only file in csrc/
+// that includes anything under NVRTC, which has no standard headers at all (not even <cstdint>).
+#pragma once
+
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#define FA_CUDA 1
+#else
+#define FA_CUDA 0
+#endif
+
+#if defined(__CUDACC_RTC__)
+typedef unsigned char uint8_t;
+typedef signed char int8_t;
+typedef unsigned short uint16_t;
+typedef short int16_t;
+typedef unsigned int uint32_t;
+typedef int int32_t;
+typedef unsigned long long uint64_t;
+typedef long long int64_t;  // not `long`: CuPy's bundled headers define it as `long long`
+#else
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#endif
+
+#if FA_CUDA
+#define FA_HD __host__ __device__ __forceinline__
+#else
+#define FA_HD inline __attribute__((always_inline))
+#endif
+
+#define FA_RESTRICT __restrict__
+
+// Memory accesses of a kernel to global memory. Plain reads and writes on a GPU; the emulator defines its own pair and
+// counts the 32-byte sectors that each warp touches.
+#ifndef FA_LD
+#define FA_LD(pointer) (*(pointer))
+#define FA_ST(pointer, value) (*(pointer) = (value))
+#endif
+
+// One dynamic shared-memory block per kernel, seen as an array of `type`.
+#ifndef FA_DYNAMIC_SHARED
+#define FA_DYNAMIC_SHARED(type, name)                           \
+    extern __shared__ __align__(16) unsigned char fa_shared_[]; \
+    type* name = reinterpret_cast<type*>(fa_shared_)
+#endif
+
+#define FA_PI 3.14159265358979323846
+
+// Product and sum that no compiler may fuse. NVRTC contracts a * b + c by default and CuPy gives no way to stop it; the
+// CPU build has -ffp-contract=off. Use them wherever both devices must take the same decision.
+FA_HD float fa_mul(float a, float b) {
+#if FA_CUDA && defined(__CUDA_ARCH__)
+    return __fmul_rn(a, b);
+#else
+    return a * b;
+#endif
+}
+
+FA_HD float fa_add(float a, float b) {
+#if FA_CUDA && defined(__CUDA_ARCH__)
+    return __fadd_rn(a, b);
+#else
+    return a + b;
+#endif
+}
+
+FA_HD double fa_mul(double a, double b) {
+#if FA_CUDA && defined(__CUDA_ARCH__)
+    return __dmul_rn(a, b);
+#else
+    return a * b;
+#endif
+}
+
+FA_HD double fa_add(double a, double b) {
+#if FA_CUDA && defined(__CUDA_ARCH__)
+    return __dadd_rn(a, b);
+#else
+    return a + b;
+#endif
+}
+
+FA_HD float fa_bits_to_float(uint32_t bits) {
+#if FA_CUDA && defined(__CUDA_ARCH__)
+    return __uint_as_float(bits);
+#else
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+#endif
+}
+
+FA_HD uint32_t fa_float_to_bits(float value) {
+#if FA_CUDA && defined(__CUDA_ARCH__)
+    return __float_as_uint(value);
+#else
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+#endif
+}
+
+template <class T>
+FA_HD T fa_min(T a, T b) {
+    return b < a ? b : a;
+}
+
+template <class T>
+FA_HD T fa_max(T a, T b) {
+    return a < b ? b : a;
+}
+
+template <class T>
+FA_HD T fa_clamp(T value, T low, T high) {
+    return fa_min(fa_max(value, low), high);
+}

@@ -1,0 +1,313 @@
+"""One deterministic function per effect, in physical units. Transforms only draw their arguments and call these.
+
+Samples are (B, C, T), (C, T) or (T,), of any float dtype, on any device; the output has the input's shape (but for
+`crop`, `mix_down` and `resample`, which say so) and dtype, and the input is never written. Every quantity is a number
+or a (B,) tensor, one value an example. ``active``: bool (B,), rows that are False come back unchanged.
+A NaN or an infinity passes through its own row and reaches no other.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastaug.ops._library import row_values
+
+__all__ = [
+    "add_noise",
+    "crop",
+    "delay",
+    "gain",
+    "high_pass",
+    "invert_polarity",
+    "low_pass",
+    "mask_spectrogram",
+    "mix_down",
+    "pitch_shift",
+    "resample",
+    "reverb",
+    "sinc_filter",
+]
+
+Quantity = float | Tensor
+
+
+def invert_polarity(x: Tensor, *, active: Tensor | None = None) -> Tensor:
+    """y = −x."""
+    batch = _batch(x)
+    return _like(_pick(active, -batch, batch), x)
+
+
+def gain(x: Tensor, gain_db: Quantity, clip: bool = False, *, active: Tensor | None = None) -> Tensor:
+    """y = x · 10^(gain_db / 20), clipped to [−1, 1] if ``clip``.
+
+    Args:
+        gain_db: decibels, 20·log10 of the amplitude ratio.
+    """
+    batch = _batch(x)
+    # in float64 and rounded once: a float32 pow differs between a vector's lanes and its tail, so between batch sizes
+    factor = torch.pow(10.0, row_values(gain_db, batch, "gain_db", torch.float64) / 20).to(batch.dtype)
+    out = batch * factor[:, None, None]
+    return _like(_pick(active, out.clamp(-1, 1) if clip else out, batch), x)
+
+
+def add_noise(
+    x: Tensor,
+    noise_key: Tensor,
+    *,
+    snr_db: Quantity | None = None,
+    std_ratio: Quantity | None = None,
+    sigma: Quantity | None = None,
+    clip: bool = False,
+    lengths: Tensor | None = None,
+    active: Tensor | None = None,
+) -> Tensor:
+    """White Gaussian noise, independent per channel, the same for the same key.
+
+    Args:
+        noise_key: int64 (B, 3): two key words and a stream, see ``Keys.noise_key``.
+        snr_db: ratio of the row's RMS to the noise's, in decibels; or
+        std_ratio: the noise's standard deviation as a multiple of the row's; or
+        sigma: the noise's standard deviation itself.
+        clip: clip the result to [−1, 1].
+        lengths: int64 (B,): what follows is zero padding; it stays as it is and does not count in the row's level.
+
+    Raises:
+        ValueError: not exactly one of snr_db, std_ratio and sigma.
+    """
+    from fastaug.ops import noise
+
+    batch = _batch(x)
+    if lengths is not None:
+        # zeros dilute the mean square by length / T (and the variance likewise, at zero mean)
+        valid = lengths.to(batch.device)
+        share = valid.clamp(1, max(1, batch.shape[-1])).double() / max(1, batch.shape[-1])
+        if snr_db is not None:
+            snr_db = row_values(snr_db, batch, "snr_db") + (10 * torch.log10(share)).float()
+        if std_ratio is not None:
+            std_ratio = row_values(std_ratio, batch, "std_ratio") * share.rsqrt().float()
+        inside = torch.arange(batch.shape[-1], device=batch.device) < valid[:, None, None]
+    out = noise.add_noise(batch, noise_key, sigma=sigma, snr_db=snr_db, std_ratio=std_ratio, active=active)
+    if clip:
+        out = _pick(active, out.clamp(-1, 1), batch)
+    return _like(out if lengths is None else torch.where(inside, out, batch), x)
+
+
+def low_pass(
+    x: Tensor, sample_rate: int, cutoff_hz: Quantity, zeros: int = 8, *, active: Tensor | None = None
+) -> Tensor:
+    """What lies below the cutoff. See `sinc_filter`."""
+    return sinc_filter(x, sample_rate, cutoff_hz, False, zeros, active=active)
+
+
+def high_pass(
+    x: Tensor, sample_rate: int, cutoff_hz: Quantity, zeros: int = 8, *, active: Tensor | None = None
+) -> Tensor:
+    """What lies above the cutoff: x minus its low-pass. See `sinc_filter`."""
+    return sinc_filter(x, sample_rate, cutoff_hz, True, zeros, active=active)
+
+
+def sinc_filter(
+    x: Tensor,
+    sample_rate: int,
+    cutoff_hz: Quantity,
+    highpass: bool | Tensor,
+    zeros: int = 8,
+    *,
+    active: Tensor | None = None,
+) -> Tensor:
+    """Low-pass or high-pass by a Hann-windowed sinc of julius' definition; edges repeat the first and last sample.
+
+    Args:
+        sample_rate: Hz.
+        cutoff_hz: Hz; half a sample rate and above keeps everything below it.
+        highpass: a bool, or bool (B,).
+        zeros: zero crossings of the sinc kept on each side.
+    """
+    from fastaug.ops import fir
+
+    batch = _batch(x)
+    cutoff = (row_values(cutoff_hz, batch, "cutoff_hz", torch.float64) / sample_rate).clamp(max=0.5)
+    high = row_values(highpass, batch, "highpass", torch.bool)
+    return _like(fir.windowed_sinc(batch, cutoff, high, zeros=zeros, active=active), x)
+
+
+def delay(
+    x: Tensor,
+    sample_rate: int,
+    delay_ms: Quantity,
+    factor: Quantity = 0.5,
+    halve: bool = True,
+    *,
+    active: Tensor | None = None,
+) -> Tensor:
+    """One echo: y[n] = x[n] + factor · x[n − d] with d = ⌊delay_ms · sample_rate / 1000⌋, halved if ``halve``.
+
+    Args:
+        sample_rate: Hz.
+        delay_ms: milliseconds.
+        factor: amplitude of the echo.
+    """
+    batch = _batch(x)
+    offset = (row_values(delay_ms, batch, "delay_ms", torch.float64) * sample_rate / 1000).long()
+    source = torch.arange(batch.shape[-1], device=batch.device) - offset[:, None]
+    echo = batch.gather(2, source.clamp(min=0)[:, None].expand_as(batch))
+    echo = torch.where((source >= 0)[:, None], echo, 0.0)
+    out = batch + echo * row_values(factor, batch, "factor", batch.dtype)[:, None, None]
+    return _like(_pick(active, out * 0.5 if halve else out, batch), x)
+
+
+def pitch_shift(
+    x: Tensor,
+    sample_rate: int,
+    semitones: Quantity,
+    max_semitones: float = 12.0,
+    *,
+    active: Tensor | None = None,
+) -> Tensor:
+    """The pitch moved, the length kept, as ``sox pitch``: WSOLA, then resampling; channels stay aligned.
+
+    Args:
+        sample_rate: Hz.
+        semitones: positive is up.
+        max_semitones: bound of ``semitones`` when that is a CUDA tensor, which nobody waits for: see
+            ``ops.wsola.pitch_shift``.
+    """
+    from fastaug.ops import wsola
+
+    return _like(wsola.pitch_shift(_batch(x), sample_rate, semitones, active, max_semitones), x)
+
+
+def reverb(
+    x: Tensor,
+    sample_rate: int,
+    reverberance: Quantity = 50.0,
+    hf_damping: Quantity = 50.0,
+    room_scale: Quantity = 100.0,
+    stereo_depth: Quantity = 100.0,
+    pre_delay_ms: Quantity = 0.0,
+    wet_gain_db: Quantity = 0.0,
+    wet_only: bool = False,
+    clip: bool = True,
+    *,
+    active: Tensor | None = None,
+) -> Tensor:
+    """Freeverb with the controls of ``sox reverb``; the tail beyond T is cut.
+
+    One channel with stereo_depth > 0: the mean of the two clipped outputs, as sox's ``channels 1``; two channels: sox
+    stereo; more: depth 0.
+
+    Args:
+        sample_rate: Hz.
+        reverberance, hf_damping, room_scale, stereo_depth: percent.
+        pre_delay_ms: milliseconds. wet_gain_db: decibels.
+        wet_only: leave the dry signal out. clip: clip each side to [−1, 1].
+    """
+    from fastaug.ops import reverb as op
+
+    out = op.reverb(
+        _batch(x),
+        sample_rate,
+        reverberance,
+        hf_damping,
+        room_scale,
+        stereo_depth,
+        pre_delay_ms,
+        wet_gain_db,
+        wet_only=wet_only,
+        clip=clip,
+        active=active,
+    )
+    return _like(out, x)
+
+
+def resample(x: Tensor, from_rate: int, to_rate: int, quality: str = "high") -> Tensor:
+    """Band-limited resampling; output k sits at source position k · from_rate / to_rate, zeros outside.
+
+    Shapes: (..., T) -> (..., ceil(T · to_rate / from_rate)).
+    """
+    from fastaug.ops import resample as op
+
+    return op.resample(x.float(), from_rate, to_rate, quality).to(x.dtype)
+
+
+def mix_down(x: Tensor) -> Tensor:
+    """The mean of the channels.  Shapes: (B, C, T) -> (B, 1, T), (C, T) -> (1, T); (T,) stays."""
+    batch = _batch(x)
+    total = batch[:, :1]
+    for channel in range(1, batch.shape[1]):  # one by one: the order of the sum must not depend on the batch
+        total = total + batch[:, channel : channel + 1]
+    return _like(total / max(1, batch.shape[1]), x)
+
+
+def crop(x: Tensor, start: int | Tensor, samples: int) -> Tensor:
+    """Samples [start, start + samples) of every example, zeros beyond the end.
+
+    Shapes: (B, C, T) -> (B, C, samples), and likewise (C, T) and (T,).
+
+    Args:
+        start: a number or int64 (B,), not negative.
+    """
+    batch = _batch(x)
+    first = row_values(start, batch, "start", torch.int64)
+    if batch.shape[-1] < samples:
+        batch = torch.nn.functional.pad(batch, (0, samples - batch.shape[-1]))
+    last = batch.shape[-1] - 1
+    source = first[:, None] + torch.arange(samples, device=batch.device)
+    out = batch.gather(2, source.clamp(max=last)[:, None].expand(-1, batch.shape[1], -1))
+    return _like(torch.where((source <= last)[:, None], out, 0.0), x)
+
+
+def mask_spectrogram(
+    x: Tensor,
+    freq_start: Tensor,
+    freq_size: Tensor,
+    time_start: Tensor,
+    time_size: Tensor,
+    fill: float | str = 0.0,
+    *,
+    active: Tensor | None = None,
+) -> Tensor:
+    """Bins [start, start + size) and frames likewise replaced, in every channel.
+
+    Shapes: (B, C, F, N), (C, F, N) or (F, N), kept.
+
+    Args:
+        freq_start, freq_size, time_start, time_size: int64 (B, masks); size 0 is no mask.
+        fill: a number, or "mean" for the example's mean.
+    """
+    batch = _batch(x, 4)
+    bins = _covered(batch.shape[2], freq_start, freq_size)
+    frames = _covered(batch.shape[3], time_start, time_size)
+    masked = bins[:, None, :, None] | frames[:, None, None, :]
+    if active is not None:
+        masked = masked & active[:, None, None, None]
+    value: float | Tensor = (
+        batch.mean((1, 2, 3), keepdim=True, dtype=torch.float64).to(batch.dtype) if isinstance(fill, str) else fill
+    )
+    return _like(torch.where(masked, value, batch), x)
+
+
+def _covered(size: int, start: Tensor, width: Tensor) -> Tensor:
+    """bool (B, size): positions inside any of the intervals [start, start + width) of (B, masks)."""
+    at = torch.arange(size, device=start.device)
+    return ((at >= start[..., None]) & (at < (start + width)[..., None])).any(1)
+
+
+def _batch(x: Tensor, dims: int = 3) -> Tensor:
+    """``x`` as float32 with ``dims`` dimensions, leading ones added."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f"samples must be a float tensor, got {x.dtype if isinstance(x, Tensor) else type(x).__name__}")
+    if not dims - 2 <= x.dim() <= dims:
+        raise ValueError(f"samples must have {dims - 2} to {dims} dimensions, got shape {tuple(x.shape)}")
+    return x.float().reshape(*[1] * (dims - x.dim()), *x.shape)
+
+
+def _like(out: Tensor, x: Tensor) -> Tensor:
+    """``out`` with the dtype and the number of dimensions of ``x``."""
+    return out.to(x.dtype).reshape(out.shape[out.dim() - x.dim() :])
+
+
+def _pick(active: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
+    """Rows of ``new`` where ``active``, rows of ``old`` elsewhere."""
+    return new if active is None else torch.where(active[:, None, None], new, old)

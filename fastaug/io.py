@@ -1,0 +1,48 @@
+"""`fastaug.load` and `fastaug.info`: one file, or a range of it, as a tensor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from fastaug.checks import check_rate
+from fastaug.codecs.sndfile import Info, open_audio
+
+__all__ = ["info", "load"]
+
+
+def load(
+    source: str | Path | bytes | memoryview, start: int = 0, length: int | None = None, sample_rate: int | None = None
+) -> tuple[Tensor, int]:
+    """Decode a file or a range of it.
+
+    Args:
+        source: path, or the bytes of a file.
+        start: first sample, at the output rate; zeros stand before the file (negative start) and after it.
+        length: samples at the output rate; None reads to the end.
+        sample_rate: resample to this rate in Hz; None keeps the file's.
+
+    Returns:
+        samples (C, T) float32 in [-1, 1] for integer formats, and their sample rate in Hz.
+
+    Raises:
+        FileNotFoundError; DecodeError (a ValueError) naming the file and the reason; ValueError for bad arguments.
+    """
+    if sample_rate is not None:
+        check_rate(sample_rate, "load")
+    if length is not None and length < 0:
+        raise ValueError(f"length must not be negative, got {length}")
+    with open_audio(source) as audio:
+        count = max(audio.frames(sample_rate) - start, 0) if length is None else length
+        return audio.read(start, count, sample_rate), sample_rate or audio.info.sample_rate
+
+
+def info(source: str | Path | bytes | memoryview) -> Info:
+    """Sample rate, exact length, channels and format, without decoding the audio.
+
+    Raises:
+        FileNotFoundError; DecodeError naming the file and the reason.
+    """
+    with open_audio(source) as audio:
+        return audio.info

@@ -1,0 +1,148 @@
+"""What all ops share: the torch.library namespace ``fastaug``, argument checks, and the way into the native module.
+
+A file of ops declares itself once::
+
+    define("gain(Tensor x, Tensor gain, Tensor? active) -> Tensor", cpu=_cpu, cuda=_cuda, fake=_fake)
+
+and its public function calls ``_cpu`` directly when ``direct(x, ...)`` allows it (4 us less than the dispatcher, see
+``direct``), else ``torch.ops.fastaug.gain``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["active_rows", "check_samples", "define", "direct", "native", "pointer", "row_values", "threads"]
+
+#: FRAGMENT, not DEF: a second import (a reload, a test that forks the module) must not clash.
+LIBRARY = torch.library.Library("fastaug", "FRAGMENT")
+
+
+@functools.lru_cache(maxsize=1)
+def native() -> ModuleType:
+    """The compiled module ``fastaug._native``. torch is imported first, so both use torch's libgomp.
+
+    Raises:
+        ImportError: the extension has not been built, with the command that builds it.
+    """
+    try:
+        from fastaug import _native
+    except ImportError as error:
+        raise ImportError(
+            f"the native operators of fastaug are not built ({error}). In a checkout, run "
+            "`python setup.py build_ext --inplace` (it needs a C++17 compiler); otherwise reinstall fastaug"
+        ) from error
+    return _native
+
+
+def threads() -> int:
+    """How many threads a CPU op may use: torch's number, which is 1 in a DataLoader worker."""
+    return torch.get_num_threads()
+
+
+def pointer(tensor: Tensor | None) -> int | None:
+    """The address of a contiguous tensor's first element, None (null) for None."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def check_samples(x: Tensor, name: str = "x") -> Tensor:
+    """`x` as contiguous float32 (B, C, T).
+
+    Raises:
+        TypeError: not a float32 tensor.
+        ValueError: not three-dimensional.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor of shape (B, C, T), got {type(x).__name__}")
+    if x.dtype != torch.float32:
+        raise TypeError(f"{name} must be float32, got {x.dtype}")
+    if x.dim() != 3:
+        raise ValueError(f"{name} must have shape (B, C, T), got {tuple(x.shape)}")
+    return x.contiguous()
+
+
+def row_values(value: float | Tensor, x: Tensor, name: str, dtype: torch.dtype = torch.float32) -> Tensor:
+    """`value` as a contiguous (B,) tensor of `dtype` on the device of `x`; a number stands for all rows.
+
+    Raises:
+        ValueError: a tensor whose shape is neither () nor (B,).
+    """
+    rows = x.shape[0]
+    if not isinstance(value, Tensor):
+        return torch.full((rows,), value, dtype=dtype, device=x.device)
+    if value.dim() == 0:
+        value = value.expand(rows)
+    if value.shape != (rows,):
+        raise ValueError(f"{name} must be a number or have shape ({rows},), got {tuple(value.shape)}")
+    return value.to(device=x.device, dtype=dtype, non_blocking=True).contiguous()
+
+
+def active_rows(active: Tensor | None, x: Tensor) -> Tensor | None:
+    """`active` as a contiguous bool (B,) tensor on the device of `x`, or None for all rows.
+
+    Raises:
+        TypeError: not bool.
+        ValueError: wrong shape.
+    """
+    if active is None:
+        return None
+    if active.dtype != torch.bool:
+        raise TypeError(f"active must be a bool tensor, got {active.dtype}")
+    if active.shape != (x.shape[0],):
+        raise ValueError(f"active must have shape ({x.shape[0]},), got {tuple(active.shape)}")
+    return active.to(device=x.device, non_blocking=True).contiguous()
+
+
+def direct(*tensors: Tensor | None) -> bool:
+    """True if an op may skip the dispatcher: plain CPU tensors, eager mode, no gradient to record.
+
+    The dispatcher costs 4 us a call, 11 us with autograd registered, against 0.2 us for the native call.
+    """
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+        return False
+    present = [t for t in tensors if t is not None]
+    if any(type(t) not in (Tensor, torch.nn.Parameter) or t.device.type != "cpu" for t in present):
+        return False
+    return not (torch.is_grad_enabled() and any(t.requires_grad for t in present))
+
+
+def define(
+    schema: str,
+    *,
+    cpu: Callable[..., Any],
+    cuda: Callable[..., Any],
+    fake: Callable[..., Any],
+    backward: Callable[..., Any] | None = None,
+    setup_context: Callable[..., None] | None = None,
+    tags: Sequence[torch.Tag] = (torch.Tag.pt2_compliant_tag,),
+) -> None:
+    """Registers ``fastaug::<schema>``: CPU and CUDA kernels, shapes for tracing, and the gradient.
+
+    Without `backward`, asking for a gradient raises RuntimeError in the backward pass: an op whose output does not
+    depend smoothly on its input (WSOLA) must not look like a constant.
+    """
+    name = "fastaug::" + schema.split("(", 1)[0]
+    LIBRARY.define(schema, tags=tuple(tags))
+    LIBRARY.impl(name, cpu, "CPU")
+    LIBRARY.impl(name, cuda, "CUDA")
+    torch.library.register_fake(name, fake, lib=LIBRARY)
+    torch.library.register_autograd(
+        name, backward or _no_backward(name), setup_context=setup_context or _nothing, lib=LIBRARY
+    )
+
+
+def _nothing(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """The context of an op that saves nothing."""
+
+
+def _no_backward(name: str) -> Callable[..., Any]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        raise RuntimeError(f"{name} has no gradient: detach its input, or call it under torch.no_grad()")
+
+    return backward

@@ -1,0 +1,151 @@
+"""Reverb: Freeverb as the sox command line tunes it, with settings of its own for every example."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastaug.ops._library import active_rows, check_samples, define, direct, native, pointer, row_values, threads
+
+__all__ = ["reverb"]
+
+_THREADS = 576  # of csrc/cuda/reverb.cu: 16 comb and 2 allpass warps
+_STATIC_SHARED = 4 * (2 * 12 + 2 * 2 * 8 * 32 + 2 * 2 * 32)  # FaReverbShared
+#: Delay lines at 44.1 kHz in the largest room, fully detuned.
+_LONGEST = [length + 12 for length in (1116, 1188, 1277, 1356, 1422, 1491, 1557, 1617, 225, 341, 441, 556)]
+
+
+def reverb(
+    x: Tensor,
+    sample_rate: int,
+    reverberance: float | Tensor = 50.0,
+    hf_damping: float | Tensor = 50.0,
+    room_scale: float | Tensor = 100.0,
+    stereo_depth: float | Tensor = 100.0,
+    pre_delay_ms: float | Tensor = 0.0,
+    wet_gain_db: float | Tensor = 0.0,
+    wet_only: bool = False,
+    clip: bool = True,
+    active: Tensor | None = None,
+) -> Tensor:
+    """sox's ``reverb``: eight damped combs in parallel and four allpasses in series, added to the dry signal.
+
+    One channel with ``stereo_depth > 0`` gives the mean of sox's two outputs (sox's ``channels 1``), two give sox's
+    stereo reverb, more are processed independently with depth 0. The length stays; the tail is cut.
+
+    Args:
+        x: (B, C, T) float32.
+        sample_rate: Hz, at least 1000.
+        reverberance, hf_damping, room_scale, stereo_depth: percent, 0 to 100, each a number or (B,).
+        pre_delay_ms: delay of the reverberation, not of the dry signal; a number or (B,), not negative.
+        wet_gain_db: gain of the reverberation, a number or (B,).
+        wet_only: leave out the dry signal.
+        clip: limit input and outputs to ±1 as sox's integer samples do, each side before the mean.
+        active: bool (B,); rows that are False are copied. Default: all.
+
+    Returns:
+        A new (B, C, T) float32 tensor. A NaN or Inf fills the rest of its own example, no other. Differentiable in
+        `x` with ``clip=False``; a clipped call raises RuntimeError in the backward pass.
+
+    Raises:
+        TypeError: `x` is not float32 or `active` not bool.
+        ValueError: a wrong shape or a sample rate below 1000; on the CPU also a setting out of range.
+    """
+    x = check_samples(x)
+    if sample_rate < 1000:
+        raise ValueError(f"sample_rate must be at least 1000 Hz, got {sample_rate}")
+    given = {
+        "reverberance": reverberance, "hf_damping": hf_damping, "room_scale": room_scale,
+        "stereo_depth": stereo_depth, "pre_delay_ms": pre_delay_ms, "wet_gain_db": wet_gain_db,
+    }  # fmt: skip
+    for name, value in given.items():
+        if not isinstance(value, Tensor) and name != "wet_gain_db":
+            _check_range(name, float(value), float(value))
+    settings = torch.stack([row_values(value, x, name) for name, value in given.items()], dim=1)
+    active = active_rows(active, x)
+    if direct(x, settings, active):
+        return _cpu(x, settings, float(sample_rate), wet_only, clip, False, active)
+    return torch.ops.fastaug.reverb(x, settings, float(sample_rate), wet_only, clip, False, active)
+
+
+def _check_range(name: str, low: float, high: float) -> None:
+    limit = float("inf") if name == "pre_delay_ms" else 100.0
+    if not (low >= 0.0 and high <= limit):
+        found = low if low == high else f"[{low}, {high}]"
+        raise ValueError(f"{name} must lie in [0, {limit:g}], got {found}")
+
+
+def _check_settings(settings: Tensor) -> None:
+    if settings.shape[0] == 0:
+        return
+    names = ("reverberance", "hf_damping", "room_scale", "stereo_depth", "pre_delay_ms")
+    low, high = settings[:, :5].amin(0).tolist(), settings[:, :5].amax(0).tolist()
+    for name, bottom, top in zip(names, low, high):
+        _check_range(name, bottom, top)
+
+
+def _cpu(
+    x: Tensor, settings: Tensor, rate: float, wet_only: bool, clip: bool, adjoint: bool, active: Tensor | None
+) -> Tensor:
+    x, settings = x.contiguous(), settings.contiguous()
+    _check_settings(settings)
+    y = torch.empty_like(x)
+    addresses = (x.data_ptr(), y.data_ptr(), settings.data_ptr(), pointer(active))
+    native().fa_reverb(*addresses, *x.shape, rate, int(wet_only), int(clip), int(adjoint), threads())
+    return y
+
+
+def _cuda(
+    x: Tensor, settings: Tensor, rate: float, wet_only: bool, clip: bool, adjoint: bool, active: Tensor | None
+) -> Tensor:
+    from fastaug.ops._cuda import launch
+
+    x, settings = x.contiguous(), settings.contiguous()
+    y = torch.empty_like(x)
+    rows, channels, length = x.shape
+    blocks = rows * -(-channels // 2)
+    if x.numel() == 0:
+        return y
+    floats = 2 * sum(int(rate / 44100 * longest + 0.5) for longest in _LONGEST)
+    limit = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin - _STATIC_SHARED
+    fits = 4 * floats <= limit
+    scratch = None if fits else x.new_empty(blocks, floats)
+    args = (x, y, settings, active, scratch, floats, channels, length, rate, int(wet_only), int(clip), int(adjoint))
+    launch("reverb.cu", "fa_reverb_kernel", (blocks,), (_THREADS,), args, shared_bytes=4 * floats if fits else 0)
+    return y
+
+
+def _fake(
+    x: Tensor, settings: Tensor, rate: float, wet_only: bool, clip: bool, adjoint: bool, active: Tensor | None
+) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, settings, ctx.rate, ctx.wet_only, ctx.clip, ctx.adjoint, active = inputs
+    ctx.save_for_backward(settings, active)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    """A linear time-invariant system's adjoint is the system itself, run backwards in time."""
+    if ctx.needs_input_grad[1]:
+        raise RuntimeError("fastaug::reverb has no gradient with respect to its settings: detach them")
+    if ctx.clip:
+        raise RuntimeError("fastaug::reverb has a gradient only with clip=False")
+    settings, active = ctx.saved_tensors
+    reverse = torch.ops.fastaug.reverb(
+        gradient.flip(-1), settings, ctx.rate, ctx.wet_only, False, not ctx.adjoint, active
+    )
+    return reverse.flip(-1), None, None, None, None, None, None
+
+
+define(
+    "reverb(Tensor x, Tensor settings, float rate, bool wet_only, bool clip, bool adjoint, Tensor? active) -> Tensor",
+    cpu=_cpu,
+    cuda=_cuda,
+    fake=_fake,
+    backward=_backward,
+    setup_context=_setup_context,
+)

@@ -1,0 +1,196 @@
+"""Time stretch and pitch shift by WSOLA, as sox's ``tempo`` and ``pitch``, with a factor of its own for every example."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from fastaug.ops._library import active_rows, check_samples, define, direct, native, pointer, row_values, threads
+from fastaug.ops.resample import DENSITY, PHASES, QUALITIES, half_width, prototype
+
+__all__ = ["pitch_shift", "stretch_factor", "stretched_length", "time_stretch"]
+
+_QUALITY = "high"
+_SEARCH_THREADS, _THREADS = 384, 256  # of csrc/cuda/wsola.cu
+_LOWEST, _HIGHEST = 0.1, 100.0  # sox's limits of a tempo
+
+
+def time_stretch(
+    x: Tensor, factor: float | Tensor, sample_rate: int, active: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """``x`` at another speed and the same pitch: sox's ``tempo`` with its default (music) settings.
+
+    Args:
+        x: (B, C, T) float32. The channels of an example share their cuts.
+        factor: speed, 0.1 to 100, a number or float64 (B,): 2 halves the duration. 1 is the identity. A CUDA tensor is
+            read back once, since the factors decide the shape of the result: pass a CPU tensor to avoid the wait.
+        sample_rate: Hz, at least 1000.
+        active: bool (B,); rows that are False keep their samples and length. Default: all.
+
+    Returns:
+        (B, C, max of lengths) float32, zeros behind each row's end, and the lengths: int64 (B,) on the device of `x`,
+        ``int(T / factor + 0.5)``.
+
+    Raises:
+        TypeError, ValueError: `x`, `active` or a factor are not as above.
+    """
+    x = check_samples(x)
+    _check_rate(sample_rate)
+    factors = _host_rows(factor, x, "factor")
+    if factors.numel() and not (float(factors.min()) >= _LOWEST and float(factors.max()) <= _HIGHEST):
+        raise ValueError(f"factor must lie in [{_LOWEST:g}, {_HIGHEST:g}], got {factors.tolist()[:8]}")
+    lengths = stretched_length(x.shape[-1], factors)
+    if active is not None:
+        lengths = torch.where(active.to("cpu"), lengths, x.shape[-1])
+    out_length = int(lengths.max()) if lengths.numel() else x.shape[-1]
+    factors, lengths = factors.to(x.device, non_blocking=True), lengths.to(x.device, non_blocking=True)
+    active = active_rows(active, x)
+    if direct(x, factors, active):
+        return _stretch_cpu(x, factors, sample_rate, out_length, active), lengths
+    return torch.ops.fastaug.time_stretch(x, factors, sample_rate, out_length, active), lengths
+
+
+def pitch_shift(
+    x: Tensor, sample_rate: int, semitones: float | Tensor, active: Tensor | None = None, max_semitones: float = 12.0
+) -> Tensor:
+    """``x`` at another pitch and the same speed: sox's ``pitch``, WSOLA and resampling, cut or padded to T.
+
+    Unlike sox, samples beyond ±1 are not clipped.
+
+    Args:
+        x: (B, C, T) float32.
+        sample_rate: Hz, at least 1000.
+        semitones: a number or (B,), within ±36; 0 is the identity. The stretch factor is rounded to six significant
+            digits, as sox rounds it.
+        active: bool (B,); rows that are False are copied. Default: all.
+        max_semitones: bound of `semitones` when that is a CUDA tensor, whose values cannot be looked at without waiting
+            for the device: it sizes a buffer of T * 2 ** (max_semitones / 12) samples per row, and rows beyond the
+            bound become NaN. A number or a CPU tensor is looked at instead.
+
+    Returns:
+        A new (B, C, T) float32 tensor. A NaN or Inf stays within its own example.
+
+    Raises:
+        TypeError, ValueError: `x`, `active` or the semitones are not as above.
+    """
+    x = check_samples(x)
+    _check_rate(sample_rate)
+    if not isinstance(semitones, Tensor) or semitones.device.type == "cpu":
+        semitones = _host_rows(semitones, x, "semitones")
+        max_semitones = float(semitones.abs().max()) if semitones.numel() else 0.0
+    if not 0.0 <= max_semitones <= 36.0:
+        raise ValueError(f"semitones must lie in [-36, 36], got up to {max_semitones:g}")
+    factors = stretch_factor(row_values(semitones, x, "semitones", torch.float64))
+    active = active_rows(active, x)
+    if direct(x, factors, active):
+        return _pitch_cpu(x, factors, sample_rate, max_semitones, active)
+    return torch.ops.fastaug.pitch_shift(x, factors, sample_rate, max_semitones, active)
+
+
+def stretch_factor(semitones: Tensor) -> Tensor:
+    """2 ** (-semitones / 12) in float64, rounded to six significant digits as sox's ``%g`` does."""
+    factor = torch.exp2(-semitones.double() / 12.0)
+    digits = torch.pow(10.0, 5.0 - torch.floor(torch.log10(factor)))
+    return torch.round(factor * digits) / digits
+
+
+def stretched_length(length: int, factors: Tensor) -> Tensor:
+    """int(length / factor + 0.5) for float64 factors, as int64; ``length`` itself where the factor is 1."""
+    return torch.floor(length / factors + 0.5).to(torch.int64)
+
+
+def _check_rate(sample_rate: int) -> None:
+    if sample_rate < 1000:
+        raise ValueError(f"sample_rate must be at least 1000 Hz, got {sample_rate}")
+
+
+def _host_rows(value: float | Tensor, x: Tensor, name: str) -> Tensor:
+    return row_values(value, torch.empty(x.shape[0], 0), name, torch.float64)
+
+
+def _stretch_cpu(x: Tensor, factors: Tensor, sample_rate: int, out_length: int, active: Tensor | None) -> Tensor:
+    x, factors = x.contiguous(), factors.contiguous()
+    y = x.new_empty(x.shape[0], x.shape[1], out_length)
+    addresses = (x.data_ptr(), y.data_ptr(), factors.data_ptr(), pointer(active))
+    native().fa_time_stretch(*addresses, *x.shape, out_length, float(sample_rate), threads())
+    return y
+
+
+def _pitch_cpu(x: Tensor, factors: Tensor, sample_rate: int, max_semitones: float, active: Tensor | None) -> Tensor:
+    x, factors = x.contiguous(), factors.contiguous()
+    if factors.numel() and not (2.0**-3.01 <= float(factors.min()) and float(factors.max()) <= 2.0**3.01):
+        raise ValueError(f"semitones must lie in [-36, 36] and not be NaN, got stretch factors {factors.tolist()[:8]}")
+    y = torch.empty_like(x)
+    taps, support = prototype(_QUALITY), QUALITIES[_QUALITY].support
+    addresses = (x.data_ptr(), y.data_ptr(), factors.data_ptr(), pointer(active))
+    rate = float(sample_rate)
+    native().fa_pitch_shift(*addresses, *x.shape, rate, taps.data_ptr(), DENSITY, support, threads())
+    return y
+
+
+def _stretch_cuda(x: Tensor, factors: Tensor, sample_rate: int, out_length: int, active: Tensor | None) -> Tensor:
+    from fastaug.ops._cuda import launch
+
+    x, factors = x.contiguous(), factors.contiguous()
+    rows, channels, length = x.shape
+    y = x.new_empty(rows, channels, out_length)
+    if y.numel():
+        args = (x, y, factors, active, channels, length, out_length, float(sample_rate), 1)
+        launch("wsola.cu", "fa_wsola_kernel", (rows,), (_SEARCH_THREADS,), args)
+    return y
+
+
+@lru_cache(maxsize=8)
+def _prototype_on(device: torch.device) -> Tensor:
+    return prototype(_QUALITY).to(device)
+
+
+def _pitch_cuda(x: Tensor, factors: Tensor, sample_rate: int, max_semitones: float, active: Tensor | None) -> Tensor:
+    from fastaug.ops._cuda import launch
+
+    x, factors = x.contiguous(), factors.contiguous()
+    y = torch.empty_like(x)
+    rows, channels, length = x.shape
+    if x.numel() == 0:
+        return y
+    largest = 2.0 ** (max_semitones / 12.0) * (1.0 + 1e-5)  # the factor is rounded
+    room = int(length * largest + 0.5) + 1
+    stretched = x.new_empty(rows, channels, room)
+    args = (x, stretched, factors, active, channels, length, room, float(sample_rate), 0)
+    launch("wsola.cu", "fa_wsola_kernel", (rows,), (_SEARCH_THREADS,), args)
+    support = QUALITIES[_QUALITY].support
+    half = half_width(support, 1.0 / largest)
+    table = x.new_empty(rows, PHASES, 3, 2 * half)
+    filter_ = (_prototype_on(x.device), DENSITY, support)
+    blocks = -(-rows * PHASES * 2 * half // _THREADS)
+    args = (table, factors, active, *filter_, rows, half)
+    launch("wsola.cu", "fa_pitch_table_kernel", (blocks,), (_THREADS,), args)
+    blocks = -(-rows * channels * length * 16 // _THREADS)
+    args = (x, stretched, y, factors, active, table, rows, channels, length, room, half, support)
+    launch("wsola.cu", "fa_pitch_resample_kernel", (blocks,), (_THREADS,), args)
+    return y
+
+
+def _stretch_fake(x: Tensor, factors: Tensor, sample_rate: int, out_length: int, active: Tensor | None) -> Tensor:
+    return x.new_empty(x.shape[0], x.shape[1], out_length)
+
+
+def _pitch_fake(x: Tensor, factors: Tensor, sample_rate: int, max_semitones: float, active: Tensor | None) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+# No gradient: the cuts are discrete decisions.
+define(
+    "time_stretch(Tensor x, Tensor factors, int sample_rate, int out_length, Tensor? active) -> Tensor",
+    cpu=_stretch_cpu,
+    cuda=_stretch_cuda,
+    fake=_stretch_fake,
+)
+define(
+    "pitch_shift(Tensor x, Tensor factors, int sample_rate, float max_semitones, Tensor? active) -> Tensor",
+    cpu=_pitch_cpu,
+    cuda=_pitch_cuda,
+    fake=_pitch_fake,
+)

@@ -1,0 +1,436 @@
+"""The one straight line: shards or files → crops → augmented views → spectrograms, as an iterable of `Batch`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastaug.batch import Batch, Place
+from fastaug.checks import check_rate
+from fastaug.codecs.sndfile import DecodeError
+from fastaug.loader import CROPS, Labels, Loader, Row, Task
+from fastaug.random import Keys
+from fastaug.shards.order import epoch_order
+from fastaug.shards.record import BadRecord
+from fastaug.shards.source import open_source
+from fastaug.transforms.base import Params, Transform
+
+__all__ = ["Pipeline", "Stats"]
+
+_STATE_VERSION = 1
+_said_device = False
+
+
+@dataclass
+class Stats:
+    """What a Pipeline has delivered so far, and what it could not.
+
+    Attributes:
+        delivered: examples handed to the caller. bad: every bad record met, in order.
+    """
+
+    delivered: int = 0
+    bad: list[BadRecord] = field(default_factory=list)
+
+
+class Pipeline(torch.utils.data.IterableDataset[Batch]):
+    """An iterable of augmented batches.
+
+    Args:
+        source: a folder written by ``fastaug shard``; a tar file, pattern or list; a folder or list of audio files;
+            a list of Records.
+        split: "train", "valid" or "test"; None takes everything.
+        labels: the field to deliver as ``batch.labels``, e.g. "genre"; None for no labels.
+        classes: ordered class names, where the source does not describe them.
+        sample_rate: Hz of everything delivered.
+        crop_samples, crop_seconds: crop length, one of them; seconds become ⌊seconds · rate + 0.5⌋ samples.
+        crop: "random", "center", "segments" (all windows, a hop apart) or "whole" (padded, with lengths). Random for
+            split="train" or no split, center otherwise.
+        hop_samples: step between segments; crop_samples by default.
+        share_crop: True: all views see one crop.
+        views: V views of every example; None for one, without the view dimension.
+        batch_size: examples a batch.
+        transform, spec_transform: a Transform (or callable on (B, C, T)) for all views, or a list of V, None among
+            them for an untouched view. ``spec_transform`` works on the frontend's output.
+        frontend: (B, C, T) → (B, C, F, N), e.g. LogMel.
+        channels: 1 mixes down, None keeps.
+        seed: 64 bits; with the epoch and the record key it decides every draw.
+        shuffle: window in records, 0 for none; 4096 for split="train", 0 otherwise.
+        drop_last: drop the last batch where it is smaller.
+        epoch_size: records an epoch over all ranks; see `fastaug.shards.epoch_order`.
+        rank, world_size: torch.distributed's by default.
+        device: where batches are delivered; CUDA if usable, else the CPU.
+        num_threads: decoding threads, 0 for none; torch's count by default.
+        prefetch: batches read ahead.
+        on_error: "raise" (names the record), "skip" (the batch is smaller) or "replace" (another record, drawn).
+        cache: folder to which shards are copied at first use, for slow storage.
+
+    Raises:
+        ValueError, FileNotFoundError: arguments that do not fit, or a source that is not there.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        sample_rate: int,
+        split: str | None = None,
+        labels: str | None = None,
+        classes: Sequence[str] | None = None,
+        crop_samples: int | None = None,
+        crop_seconds: float | None = None,
+        crop: str | None = None,
+        hop_samples: int | None = None,
+        share_crop: bool = False,
+        views: int | None = None,
+        batch_size: int = 32,
+        transform: Any = None,
+        frontend: nn.Module | Callable[[Tensor], Tensor] | None = None,
+        spec_transform: Any = None,
+        channels: int | None = 1,
+        seed: int = 0,
+        shuffle: int | None = None,
+        drop_last: bool = False,
+        epoch_size: int | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        device: torch.device | str | None = None,
+        num_threads: int | None = None,
+        prefetch: int = 2,
+        on_error: str = "raise",
+        cache: str | Path | None = None,
+    ) -> None:
+        check_rate(sample_rate, "Pipeline")
+        crop = crop or ("random" if split in (None, "train") else "center")
+        _check_choice("crop", crop, CROPS)
+        _check_choice("on_error", on_error, ("raise", "skip", "replace"))
+        for name, value, least in (("batch_size", batch_size, 1), ("prefetch", prefetch, 0), ("views", 1 if views is None else views, 1)):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        width = _crop_samples(crop, crop_samples, crop_seconds, sample_rate)
+        opened = open_source(source, split, cache)
+        if opened.bad and on_error == "raise":
+            raise ValueError(f"{len(opened.bad)} problem(s) in the shards, the first: {opened.bad[0]}")
+        if len(opened) == 0:
+            raise ValueError(f"{source!r} holds no records" + "".join(f"; {bad}" for bad in opened.bad[:1]))
+        found = opened.label_info.get(labels or "", {})
+        names = list(classes) if classes is not None else found.get("classes")
+        label = Labels(labels, names, bool(found.get("multi", False))) if labels is not None else None
+        self._loader = Loader(
+            opened, sample_rate, crop, width, hop_samples or width or 1, views or 1, share_crop, channels, label,
+            seed, on_error, flat=views is None,
+        )  # fmt: skip
+        self.sample_rate, self.views, self.batch_size, self.seed = sample_rate, views, batch_size, seed
+        self.shuffle = shuffle if shuffle is not None else 4096 if split == "train" else 0
+        self.drop_last, self.epoch_size = drop_last, epoch_size
+        self.rank, self.world_size = _ranks(rank, world_size)
+        self.device = torch.device(device) if device is not None else _default_device()
+        self.num_threads = torch.get_num_threads() if num_threads is None else num_threads
+        self.prefetch = prefetch
+        self.transform = _bound(transform, sample_rate, views, "transform")
+        self.frontend = _bound(frontend, sample_rate, None, "frontend")
+        self.spec_transform = _bound(spec_transform, sample_rate, views, "spec_transform")
+        if self.spec_transform is not None and frontend is None:
+            raise ValueError("spec_transform works on a frontend's output: give frontend= as well")
+        self.epoch = 0
+        self.stats = Stats(bad=list(opened.bad))
+        self._delivered = 0
+        self._resume_at = 0
+        self._plans: dict[int, list[list[Task]]] = {}
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Ordered names of the classes of ``labels``; None where there are none."""
+        return self._loader.labels.classes if self._loader.labels else None
+
+    # Iterating.
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Play epoch ``self.epoch``; exhausting it moves on to the next, leaving early restarts it."""
+        start, self._resume_at = self._resume_at, 0
+        epoch, self._delivered = self.epoch, start
+        worker = torch.utils.data.get_worker_info()
+        shift, stride = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        empty = True
+        for batch in self._load(range(start + shift, len(self), stride), epoch):
+            empty = False
+            yield batch if worker is not None else self.finish(batch)
+        if empty and worker is None and start < len(self):
+            raise RuntimeError(f"every record of epoch {epoch} was bad, the last: {self.stats.bad[-1]}")
+        if self.epoch == epoch:  # not yet moved on by the last batch: this is a worker, or that batch was skipped
+            self.set_epoch(epoch + 1)
+
+    def __len__(self) -> int:
+        """Batches an epoch on this rank."""
+        return len(self._plan(self.epoch))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next ``iter`` plays, from its beginning."""
+        self.epoch, self._delivered, self._resume_at = epoch, 0, 0
+
+    def finish(self, batch: Batch) -> Batch:
+        """Transfer, augment and compute spectrograms of a batch that a DataLoader worker yielded.
+
+        Already finished batches come back as they are. Also notes the batch as delivered, for `state_dict`.
+        """
+        if batch.finished:
+            return batch
+        if batch.subkeys is None or batch.place is None:
+            raise ValueError("finish takes batches of this Pipeline, as its DataLoader workers yield them")
+        self._note(batch)
+        moved = (batch.pin_memory() if self.device.type == "cuda" else batch).to(self.device, non_blocking=True)
+        audio = moved.audio if self.views is not None else moved.audio[None]
+        lengths = moved.lengths.reshape(audio.shape[:2])
+        audio, params = _transformed(audio, self.transform, batch.subkeys, "transform", lengths)
+        spectra, spec_params = None, None
+        if self.frontend is not None:
+            flat = self.frontend(audio.flatten(0, 1))
+            spectra = flat.reshape(*audio.shape[:2], *flat.shape[1:])
+            spectra, spec_params = _transformed(spectra, self.spec_transform, batch.subkeys, "spec_transform", None)
+        if self.views is None:
+            audio, spectra = audio[0], None if spectra is None else spectra[0]
+        return dataclasses.replace(
+            moved,
+            audio=audio,
+            spectrograms=spectra,
+            params=_single(params, self.views),
+            spec_params=_single(spec_params, self.views),
+            finished=True,
+        )
+
+    def to_tuple(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """Batches as tuples of their attributes or fields: ``for (x_i, x_j), y in pipe.to_tuple("audio", "labels")``.
+
+        Raises:
+            AttributeError: a batch has neither an attribute nor a field of that name.
+        """
+        for batch in self:
+            yield tuple(_named(batch, name) for name in names)
+
+    # Resuming.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the caller is: right after the last batch delivered to it, prefetched ones not counted."""
+        return {"version": _STATE_VERSION, "epoch": self.epoch, "batch": self._delivered, "layout": self._layout()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly there at the next ``iter``.
+
+        Raises:
+            ValueError: the state is of another version, or of a Pipeline with another layout; names what differs.
+                Rank and world size may differ at the edge of an epoch.
+        """
+        if state.get("version") != _STATE_VERSION:
+            raise ValueError(f"Pipeline state of version {state.get('version')!r}, expected {_STATE_VERSION}")
+        mine, theirs = self._layout(), dict(state["layout"])
+        free = ("rank", "world_size") if state["batch"] == 0 else ()
+        changed = [f"{k}: {theirs.get(k)!r} → {v!r}" for k, v in mine.items() if k not in free and theirs.get(k) != v]
+        if changed:
+            raise ValueError("cannot resume, the Pipeline has changed since the state was saved: " + ", ".join(changed))
+        self.epoch, self._delivered = int(state["epoch"]), int(state["batch"])
+        self._resume_at = self._delivered
+
+    def _layout(self) -> dict[str, Any]:
+        """What the order and the content of batches depend on."""
+        loader = self._loader
+        return {
+            "records": loader.source.digest,
+            "seed": self.seed,
+            "shuffle": self.shuffle,
+            "epoch_size": self.epoch_size,
+            "batch_size": self.batch_size,
+            "drop_last": self.drop_last,
+            "rank": self.rank,
+            "world_size": self.world_size,
+            "sample_rate": self.sample_rate,
+            "views": self.views,
+            "crop": loader.crop,
+            "crop_samples": loader.crop_samples,
+            "hop_samples": loader.hop_samples,
+            "share_crop": loader.share_crop,
+            "channels": loader.channels,
+        }
+
+    # Inside.
+
+    def _plan(self, epoch: int) -> list[list[Task]]:
+        """The tasks of every batch of an epoch on this rank."""
+        if epoch not in self._plans:
+            self._plans = {epoch: self._planned(epoch)}
+        return self._plans[epoch]
+
+    def _planned(self, epoch: int) -> list[list[Task]]:
+        sizes = self._loader.source.sizes
+        order = epoch_order(sizes, self.seed, epoch, self.shuffle, self.epoch_size, self.rank, self.world_size)
+        entries = list(zip(order.records.tolist(), order.occurrences.tolist(), strict=True))
+        counts = self._segment_counts(order.records.tolist())
+        rows = [Task(r, o, i, (s,)) for i, (r, o) in enumerate(entries) for s in range(counts.get(r, 1))]
+        chunks = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+        if self.drop_last and chunks and len(chunks[-1]) < self.batch_size:
+            chunks.pop()
+        if not chunks and self.drop_last:
+            raise ValueError(f"drop_last with batch_size={self.batch_size}: an epoch has only {len(rows)} rows")
+        return [_merge(chunk) for chunk in chunks]
+
+    def _segment_counts(self, records: list[int]) -> dict[int, int]:
+        """Segments of each record, 0 for bad ones; empty unless ``crop="segments"``."""
+        if self._loader.crop != "segments":
+            return {}
+        with ThreadPoolExecutor(max(self.num_threads, 1)) as pool:
+            found = dict(zip(records, pool.map(self._loader.count_segments, records), strict=True))
+        bad = [count for count in found.values() if isinstance(count, BadRecord)]
+        if bad and self._loader.on_error == "raise":
+            raise DecodeError(str(bad[0]))
+        known = set(self.stats.bad)
+        self.stats.bad += [item for item in bad if item not in known]
+        return {record: 0 if isinstance(count, BadRecord) else count for record, count in found.items()}
+
+    def _load(self, indices: range, epoch: int) -> Iterator[Batch]:
+        """CPU batches, decoded by threads up to ``prefetch`` batches ahead."""
+        plan, loader = self._plan(epoch), self._loader
+        pool = ThreadPoolExecutor(self.num_threads, "fastaug-decode") if self.num_threads else None
+        ahead: deque[tuple[int, list[Any]]] = deque()
+        waiting = iter(indices)
+        try:
+            while True:
+                while len(ahead) <= self.prefetch and (i := next(waiting, None)) is not None:
+                    ahead.append((i, [pool.submit(loader.load, t, epoch) if pool else t for t in plan[i]]))
+                if not ahead:
+                    return
+                i, jobs = ahead.popleft()
+                loaded = [job.result() if isinstance(job, Future) else loader.load(job, epoch) for job in jobs]
+                rows: list[Row] = [row for part, _ in loaded for row in part]
+                errors = [error for _, part in loaded for error in part]
+                if rows:
+                    yield loader.collate(rows, errors, Place(epoch, i, i == len(plan) - 1))
+                else:
+                    self.stats.bad += errors
+        finally:
+            if pool is not None:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _note(self, batch: Batch) -> None:
+        place = batch.place
+        assert place is not None
+        self.stats.delivered += len(batch)
+        self.stats.bad += batch.errors
+        if place.last:
+            self.set_epoch(place.epoch + 1)
+        else:
+            self.epoch, self._delivered, self._resume_at = place.epoch, place.index + 1, 0
+
+
+def _merge(rows: list[Task]) -> list[Task]:
+    """Adjacent rows of one delivery as one task, so that each member is opened once a batch."""
+    tasks: list[Task] = []
+    for row in rows:
+        if tasks and tasks[-1].position == row.position:
+            tasks[-1] = dataclasses.replace(tasks[-1], segments=tasks[-1].segments + row.segments)
+        else:
+            tasks.append(row)
+    return tasks
+
+
+def _transformed(
+    samples: Tensor, steps: Any, subkeys: Tensor, path: str, lengths: Tensor | None
+) -> tuple[Tensor, list[Params | None]]:
+    """(V, B, ...) through one transform for all views, in one call, or through a list of V."""
+    views, count = samples.shape[:2]
+    keys = [Keys(subkeys[v].numpy().astype(np.uint32), path) for v in range(views)]
+    if isinstance(steps, list):
+        each = [_applied(samples[v], steps[v], keys[v], None if lengths is None else lengths[v]) for v in range(views)]
+        return torch.stack([out for out, _ in each]), [params for _, params in each]
+    flat_lengths = None if lengths is None else lengths.flatten()
+    out, params = _applied(samples.flatten(0, 1), steps, Keys.cat(keys), flat_lengths)
+    split = [None if params is None else _rows(params, v * count, (v + 1) * count) for v in range(views)]
+    return out.reshape(views, count, *out.shape[1:]), split
+
+
+def _applied(samples: Tensor, step: Any, keys: Keys, lengths: Tensor | None) -> tuple[Tensor, Params | None]:
+    if step is None or (isinstance(step, Transform) and step.augments and not step.training):
+        return samples, None
+    if not isinstance(step, Transform):
+        return step(samples), None
+    params = step.draw(keys)
+    return step.apply(samples, params, lengths=lengths), params
+
+
+def _rows(params: Params, start: int, stop: int) -> Params:
+    return {k: _rows(v, start, stop) if isinstance(v, dict) else v[start:stop] for k, v in params.items()}
+
+
+def _single(params: list[Params | None] | None, views: int | None) -> Any:
+    """Params as Batch holds them: None where nothing was drawn, one dict without a view dimension."""
+    if params is None or all(p is None for p in params):
+        return None
+    return params[0] if views is None else params
+
+
+def _named(batch: Batch, name: str) -> Any:
+    if hasattr(batch, name):
+        return getattr(batch, name)
+    if name in batch.fields:
+        return batch.fields[name]
+    raise AttributeError(f"a batch has no attribute or field {name!r}; fields: {', '.join(batch.fields)}")
+
+
+def _crop_samples(crop: str, samples: int | None, seconds: float | None, rate: int) -> int | None:
+    if crop == "whole":
+        if samples is not None or seconds is not None:
+            raise ValueError('crop="whole" takes neither crop_samples nor crop_seconds')
+        return None
+    if (samples is None) == (seconds is None):
+        raise ValueError("give crop_samples or crop_seconds, one of them")
+    # floor(x + 0.5), not round(): ties must not go to even
+    count = samples if samples is not None else int(np.floor(float(seconds or 0) * rate + 0.5))
+    if count < 1:
+        raise ValueError(f"the crop must have at least one sample, got {count}")
+    return count
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _bound(steps: Any, sample_rate: int, views: int | None, name: str) -> Any:
+    """``steps`` with the rate bound into every part that takes one."""
+    if isinstance(steps, list | tuple):
+        if len(steps) != views:
+            raise ValueError(f"{name} is a list of {len(steps)} for views={views}")
+        return [_bound(step, sample_rate, None, name) for step in steps]
+    if hasattr(steps, "bind"):
+        steps.bind(sample_rate)
+    return steps
+
+
+def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    if rank is not None or world_size is not None:
+        if rank is None or world_size is None:
+            raise ValueError("give rank and world_size together")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must lie in [0, world_size={world_size}), got {rank}")
+        return rank, world_size
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _default_device() -> torch.device:
+    """CUDA if usable, else the CPU; says which, once a process."""
+    global _said_device
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not _said_device and torch.utils.data.get_worker_info() is None:
+        print(f"fastaug: batches are delivered on {device} (device= chooses)", file=sys.stderr)
+        _said_device = True
+    return device

@@ -1,0 +1,213 @@
+"""Counter-based randomness: every draw is a pure function of (seed, example, epoch, view, stream).
+
+No state is kept and no global generator is read or written, so a draw does not depend on batch size,
+batch-mates, workers, rank, device or resume. The generator is Philox4x32-10 (Salmon et al., "Parallel random
+numbers: as easy as 1, 2, 3", SC 2011), checked against the known-answer vectors of Random123.
+
+    sample_id = first 8 bytes, little endian, of BLAKE2b(record key)
+    subkey    = Philox(key=seed, counter=(id_lo, id_hi, epoch, view | occurrence << 8))[:2]
+    draw      = Philox(key=subkey, counter=(block_lo, block_hi, stream, channel))
+    stream    = CRC-32 of "<stage>/<child path>:<param>"
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+__all__ = ["Keys", "Spec", "philox4x32", "sample_id", "stream_id"]
+
+Words = npt.NDArray[np.uint32]
+IntLike = int | npt.NDArray[np.integer]
+
+#: A quantity to draw: a number is a constant, a tuple (low, high) a uniform range, a list a choice; a Python
+#: ``range`` is a choice among its integers.
+Spec = float | tuple[float, float] | list[float] | range
+
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_MASK = np.uint64(0xFFFFFFFF)
+_SHIFT = np.uint64(32)
+_MAX_VIEW = 1 << 8
+_MAX_OCCURRENCE = 1 << 24
+
+
+def philox4x32(counter: Sequence[IntLike], key: Sequence[IntLike]) -> tuple[Words, Words, Words, Words]:
+    """Philox4x32-10, elementwise over broadcast arrays.
+
+    Args:
+        counter: four words, each an int or an array of integers in [0, 2^32).
+        key: two words, likewise.
+
+    Returns:
+        Four uint32 arrays of the broadcast shape.
+    """
+    c0, c1, c2, c3 = (np.asarray(word, dtype=np.uint64) for word in counter)
+    k0, k1 = (np.asarray(word, dtype=np.uint64) for word in key)
+    for round_ in range(10):
+        left, right = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
+        step0, step1 = (np.uint64(round_ * weyl & 0xFFFFFFFF) for weyl in _WEYL)
+        c0, c1, c2, c3 = (
+            (right >> _SHIFT) ^ c1 ^ ((k0 + step0) & _MASK),
+            right & _MASK,
+            (left >> _SHIFT) ^ c3 ^ ((k1 + step1) & _MASK),
+            left & _MASK,
+        )
+    shape = np.broadcast_shapes(c0.shape, c1.shape, c2.shape, c3.shape)
+    a, b, c, d = (np.broadcast_to(word, shape).astype(np.uint32) for word in (c0, c1, c2, c3))
+    return a, b, c, d
+
+
+def sample_id(key: str) -> int:
+    """The 64-bit identity of a record: first 8 bytes, little endian, of BLAKE2b of the key's UTF-8."""
+    return int.from_bytes(hashlib.blake2b(key.encode("utf-8")).digest()[:8], "little")
+
+
+def stream_id(name: str) -> int:
+    """The 32-bit stream of a named draw such as ``"transform/4/0:cutoff_hz"``: its CRC-32."""
+    return zlib.crc32(name.encode("utf-8"))
+
+
+def _ids(ids: Iterable[str | int] | npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    if isinstance(ids, np.ndarray):
+        return ids.astype(np.uint64, copy=False)
+    return np.array([sample_id(i) if isinstance(i, str) else int(i) for i in ids], dtype=np.uint64)
+
+
+def _words(value: IntLike) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    wide = np.asarray(value, dtype=np.uint64)
+    return wide & _MASK, wide >> _SHIFT
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of a batch: one Philox subkey a row, and the place in the chain that draws from them.
+
+    Attributes:
+        rows: uint32 (B, 2), the subkey of each row.
+        path: names the stream together with the parameter, e.g. ``"transform/4/0"``.
+    """
+
+    rows: Words
+    path: str = "transform"
+
+    @classmethod
+    def of(
+        cls,
+        seed: int,
+        ids: Iterable[str | int] | npt.NDArray[np.uint64],
+        epoch: IntLike = 0,
+        view: IntLike = 0,
+        occurrence: IntLike = 0,
+        path: str = "transform",
+    ) -> Keys:
+        """Subkeys of examples.
+
+        Args:
+            seed: 64-bit seed.
+            ids: record keys (str) or 64-bit sample ids, B of them.
+            epoch, view, occurrence: numbers or integer arrays (B,); view < 256, occurrence < 2^24.
+            path: the stage that draws ("transform", "crop", "spec_transform", ...).
+
+        Raises:
+            ValueError: a view or an occurrence is out of range.
+        """
+        if np.any(np.asarray(view) >= _MAX_VIEW) or np.any(np.asarray(occurrence) >= _MAX_OCCURRENCE):
+            raise ValueError(f"view must be below {_MAX_VIEW} and occurrence below {_MAX_OCCURRENCE}")
+        id_lo, id_hi = _words(_ids(ids))
+        last = np.asarray(view, dtype=np.uint64) | (np.asarray(occurrence, dtype=np.uint64) << np.uint64(8))
+        seed_words = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
+        first, second, _, _ = philox4x32((id_lo, id_hi, np.asarray(epoch, np.uint64) & _MASK, last), seed_words)
+        return cls(np.stack([first, second], axis=-1).reshape(-1, 2), path)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Keys]) -> Keys:
+        """The rows of several Keys of one path, one after another."""
+        return cls(np.concatenate([part.rows for part in parts]), parts[0].path)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def child(self, name: str | int) -> Keys:
+        """The same rows one step down the chain: path + "/name"."""
+        return Keys(self.rows, f"{self.path}/{name}")
+
+    def stream(self, param: str) -> int:
+        """The stream of a parameter at this place of the chain."""
+        return stream_id(f"{self.path}:{param}")
+
+    def words(self, param: str, block: int = 0, channel: int = 0) -> Tensor:
+        """Four raw 32-bit words a row, as int64 (B, 4)."""
+        counter = (block & 0xFFFFFFFF, block >> 32, self.stream(param), channel)
+        words = philox4x32(counter, (self.rows[:, 0], self.rows[:, 1]))
+        return torch.from_numpy(np.stack(words, axis=-1).reshape(-1, 4).astype(np.int64))
+
+    def unit(self, param: str, count: int = 1) -> npt.NDArray[np.float64]:
+        """Uniforms in [0, 1) on a grid of 2^-24, float64 (B, count): element i is word i % 4 of block i // 4."""
+        blocks = [self.words(param, block=b).numpy() >> 8 for b in range(-(-count // 4))]
+        return np.concatenate(blocks, axis=1)[:, :count] * 2.0**-24
+
+    def uniform(self, param: str, low: float, high: float) -> Tensor:
+        """float32 (B,) in [low, high): low + (high - low) · u, u a multiple of 2^-24."""
+        return torch.from_numpy((low + (high - low) * self.unit(param)[:, 0]).astype(np.float32))
+
+    def log_uniform(self, param: str, low: float, high: float) -> Tensor:
+        """float32 (B,), uniform in the logarithm; both bounds positive.
+
+        Raises:
+            ValueError: a bound is not positive.
+        """
+        if low <= 0 or high <= 0:
+            raise ValueError(f"{param}: a log-uniform range needs positive bounds, got ({low}, {high})")
+        exponent = np.log(low) + (np.log(high) - np.log(low)) * self.unit(param)[:, 0]
+        return torch.from_numpy(np.exp(exponent).astype(np.float32))
+
+    def integers(self, param: str, low: int, high: IntLike) -> Tensor:
+        """int64 (B,) in [low, high): low + ⌊word · (high - low) / 2^32⌋.
+
+        Args:
+            high: exclusive bound, a number or an integer array (B,); high - low ≤ 2^31.
+
+        Raises:
+            ValueError: the range is empty or wider than 2^31.
+        """
+        span = np.asarray(high, dtype=np.int64) - low
+        if np.any(span <= 0) or np.any(span > 1 << 31):
+            raise ValueError(f"{param}: an integer range needs low < high ≤ low + 2^31, got [{low}, {high})")
+        word = self.words(param)[:, 0].numpy()
+        return torch.from_numpy(low + ((word * span) >> 32))
+
+    def choice(self, param: str, values: Sequence[float]) -> Tensor:
+        """float32 (B,), each one of ``values`` with equal probability."""
+        index = self.integers(param, 0, len(values))
+        return torch.tensor(list(values), dtype=torch.float32)[index]
+
+    def coin(self, param: str, p: float) -> Tensor:
+        """bool (B,), true with probability p (p = 0 never, p = 1 always)."""
+        return torch.from_numpy(self.unit(param)[:, 0] < p)
+
+    def permutation(self, param: str, n: int) -> Tensor:
+        """int64 (B, n): a random order of range(n) a row (argsort of n uniforms; ties by index)."""
+        return torch.from_numpy(np.argsort(self.unit(param, n), axis=1, kind="stable"))
+
+    def value(self, param: str, spec: Spec) -> Tensor:
+        """float32 (B,) from a specification: a number, a (low, high) range or a list (or `range`) of choices."""
+        if isinstance(spec, tuple):
+            return self.uniform(param, *spec)
+        if isinstance(spec, list):
+            return self.choice(param, spec)
+        if isinstance(spec, range):
+            return (spec.start + spec.step * self.integers(param, 0, len(spec))).float()
+        return torch.full((len(self),), float(spec), dtype=torch.float32)
+
+    def noise_key(self, param: str) -> Tensor:
+        """int64 (B, 3): subkey word 0, subkey word 1 and stream, for noise made inside a kernel."""
+        stream = np.full((len(self), 1), self.stream(param), dtype=np.int64)
+        return torch.from_numpy(np.concatenate([self.rows.astype(np.int64), stream], axis=1))

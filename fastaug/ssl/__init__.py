@@ -1,0 +1,9 @@
+"""Self-supervised learning: the numerical parts that recipes share, tested like the rest of the library.
+
+``losses`` NT-Xent, exact across processes · ``encoders`` SampleCNN and projection heads · ``metrics`` what to watch while
+pre-training and how to score · ``probe`` frozen features and heads · ``checkpoint`` weights with a card, exact resume ·
+``run`` folder, log, Ctrl-C · ``monitor`` evaluation within a time budget · ``data`` pipelines for recipes ·
+``config`` presets and flags · ``distributed`` torchrun.
+
+Nothing here is imported by ``import fastaug``; scikit-learn, safetensors, tyro and tensorboard are imported on use.
+"""

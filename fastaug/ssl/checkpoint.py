@@ -1,0 +1,118 @@
+"""Checkpoints: ``model.safetensors``, weights with a JSON card that rebuild the encoder, and ``last.pt``, the exact
+state of a run.
+
+The card is stored in the safetensors header (key "card"), so that one file is enough; ``model.json`` is a copy to read.
+``last.pt`` holds tensors, numbers and strings only and is read with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .config import call_with, resolve
+
+FORMAT = "fastaug-encoder-1"
+MODEL, CARD, STATE = "model.safetensors", "model.json", "last.pt"
+
+
+def save_model(folder: Path, model: nn.Module, card: dict[str, Any]) -> Path:
+    """Write ``folder``/model.safetensors and its readable copy of the card; returns the former's path.
+
+    Args:
+        model: its state dict is stored as it is; the encoder's weights must be under "encoder.".
+        card: JSON-able. ``load_encoder`` needs "encoder" (a name or module:callable) and "encoder_kwargs".
+    """
+    from safetensors.torch import save_file
+
+    card = {"format": FORMAT, **card}
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    partial = folder / (MODEL + ".partial")
+    save_file(weights, partial, metadata={"card": json.dumps(card)})
+    os.replace(partial, folder / MODEL)  # a reader never sees half a file
+    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
+    return folder / MODEL
+
+
+def read_card(path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The weights file at ``path`` (it, or the folder of a run) and its card.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: not written by ``save_model``.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    file = Path(path) / MODEL if Path(path).is_dir() else Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"no checkpoint at {file}")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            card = json.loads((opened.metadata() or {}).get("card", "{}"))
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file}: not a readable safetensors file: {error}") from error
+    if card.get("format") != FORMAT:
+        raise ValueError(f"{file}: its card has format {card.get('format')!r}, expected {FORMAT!r}")
+    return file, card
+
+
+def build_encoder(card: dict[str, Any]) -> nn.Module:
+    """The encoder that a card describes, freshly initialised."""
+    encoder, _ = call_with(resolve(card["encoder"], "fastaug.ssl.encoders"), **card["encoder_kwargs"])
+    if not isinstance(encoder, nn.Module):
+        raise ValueError(f"encoder {card['encoder']} gave a {type(encoder).__name__}, expected an nn.Module")
+    return encoder
+
+
+def load_encoder(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The trained encoder of a checkpoint, in eval mode on the CPU, and its card.
+
+    A card may name any importable ``module:callable`` as its encoder: load only checkpoints whose card you trust.
+    """
+    from safetensors.torch import load_file
+
+    file, card = read_card(path)
+    encoder = build_encoder(card)
+    weights = {k.removeprefix("encoder."): v for k, v in load_file(file).items() if k.startswith("encoder.")}
+    encoder.load_state_dict(weights)
+    return encoder.eval(), card
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write ``folder``/last.pt, all or nothing. ``state`` must have "config_hash", "config" and "step"."""
+    partial = folder / (STATE + ".partial")
+    torch.save(state, partial)
+    os.replace(partial, folder / STATE)
+
+
+def load_state(folder: Path, config_hash: str, config: dict[str, Any], required: bool = False) -> dict[str, Any] | None:
+    """The state to resume from, None when ``folder`` has none.
+
+    Raises:
+        FileNotFoundError: ``required`` and none there.
+        ValueError: it belongs to another experiment (names the fields that differ), or cannot be read.
+    """
+    file = folder / STATE
+    if not file.is_file():
+        if required:
+            raise FileNotFoundError(f"--resume: no {file}")
+        return None
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{file}: cannot be read ({error}); --fresh starts over") from error
+    if state["config_hash"] != config_hash:
+        saved = state["config"]
+        fields = sorted(k for k in {*saved, *config} if saved.get(k) != config.get(k))
+        differs = ", ".join(f"{k}: {saved.get(k)!r} there, {config.get(k)!r} now" for k in fields) or "fastaug's own fields"
+        raise ValueError(
+            f"{file} belongs to another experiment ({differs}). "
+            "Choose another --out, or --fresh to start over there, or the settings of that run to resume it."
+        )
+    return state

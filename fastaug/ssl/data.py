@@ -1,0 +1,151 @@
+"""What a recipe needs to know about a user's data: which splits and which label it has, and a few cached crops of it."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastaug.shards.source import expand_braces, open_source
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A source that ``Pipeline`` accepts, its splits, and the label to use.
+
+    Attributes:
+        source: folder of shards, shard pattern or audio folder.
+        splits: those of train, valid, test that exist; empty when the data is not split.
+        label: field name, None when there is no label with at least two classes.
+        name, protocol: for tables and cards.
+        classes: ordered names of the label's classes, empty without a label.
+        multi: the label is a list of names.
+    """
+
+    source: str
+    splits: tuple[str, ...]
+    label: str | None
+    name: str
+    protocol: str
+    classes: tuple[str, ...] = ()
+    multi: bool = False
+
+    def split(self, name: str) -> str | None:
+        """``name`` where the data is split, None (everything) where it is not."""
+        return name if self.splits else None
+
+    def records(self, name: str) -> int:
+        """Number of examples in ``split(name)``."""
+        return len(open_source(self.source, self.split(name)))
+
+
+def discover(source: str, label: str | None = None) -> Dataset:
+    """Look at ``source``: dataset.json if there is one, else shard names, else folders.
+
+    Args:
+        label: the label field; None takes the dataset's default, for an audio folder the parent folder's name, and no
+            label where that would be the same for all. "none" asks for no label.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: dataset.json has no such label.
+    """
+    path = Path(source)
+    if (path / "dataset.json").is_file():
+        return _described(source, json.loads((path / "dataset.json").read_text("utf-8")), label)
+    shards = [Path(p).name for part in expand_braces(source) for p in glob.glob(part) if p.endswith(".tar")]
+    shards = shards or [p.name for p in path.glob("*.tar")]
+    if shards:
+        splits = tuple(s for s in SPLITS if any(name.startswith(f"{s}-") for name in shards))
+        info = open_source(source).label_info
+        return _labelled(source, splits, info, label or "none", path.name, "by shard name" if splits else "none")
+    labels = open_source(source).label_info  # an audio folder; raises where there is nothing
+    splits = tuple(s for s in SPLITS if _has_split(source, s))
+    return _labelled(source, splits, labels, label or "label", path.resolve().name, "by folder" if splits else "none")
+
+
+def _described(source: str, info: dict[str, Any], label: str | None) -> Dataset:
+    labels = info.get("labels", {})
+    if label not in (None, "none") and label not in labels:
+        raise ValueError(f"{source}: no label {label!r}; dataset.json has {', '.join(labels) or 'none'}")
+    splits = tuple(s for s in SPLITS if info["splits"].get(s, {}).get("records"))
+    chosen = label or info.get("default_label") or "none"
+    return _labelled(source, splits, labels, chosen, info.get("name", ""), info.get("split_protocol", "unknown"))
+
+
+def _labelled(
+    source: str, splits: tuple[str, ...], labels: dict[str, dict[str, Any]], label: str, name: str, protocol: str
+) -> Dataset:
+    """A Dataset with ``label`` if it can tell anything apart."""
+    found = labels.get(label, {})
+    classes = tuple(found.get("classes", ()))
+    if len(classes) < 2:
+        return Dataset(source, splits, None, name, protocol)
+    return Dataset(source, splits, label, name, protocol, classes, bool(found.get("multi", False)))
+
+
+def _has_split(source: str, split: str) -> bool:
+    try:
+        open_source(source, split)
+    except (ValueError, FileNotFoundError):
+        return False
+    return True
+
+
+def model_input(batch: Any) -> Tensor:
+    """What an encoder gets: the spectrograms where the pipeline makes them, else the samples."""
+    return batch.audio if batch.spectrograms is None else batch.spectrograms
+
+
+def restore(pipe: Any, state: dict[str, Any]) -> None:
+    """Resume a pipeline from the state that rank 0 saved: all ranks are at the same batch of the same order."""
+    layout = {**state["layout"], "rank": pipe.rank}
+    pipe.load_state_dict({**state, "layout": layout})
+
+
+def endless(pipe: Iterable[Any]) -> Iterator[Any]:
+    """Batches of epoch after epoch.
+
+    Raises:
+        ValueError: an epoch without any batch.
+    """
+    while True:
+        empty = True
+        for batch in pipe:
+            empty = False
+            yield batch
+        if empty:
+            raise ValueError("the data gives no batch: no example could be read")
+
+
+def cache_crops(pipe: Iterable[Any], count: int) -> tuple[Tensor, Tensor, list[str]]:
+    """Inputs (N, ...), labels and keys of the first ``count`` examples of a labelled pipeline, on the CPU."""
+    inputs, labels, keys, total = [], [], [], 0
+    for batch in itertools.takewhile(lambda _: total < count, pipe):
+        inputs.append(model_input(batch).cpu())
+        labels.append(batch.labels.cpu())
+        keys += batch.keys
+        total += len(batch.keys)
+    if not inputs:
+        raise ValueError("no crop to cache: the split is empty")
+    return torch.cat(inputs)[:count], torch.cat(labels)[:count], keys[:count]
+
+
+def demo_corpus(root: str | Path = "fastaug-data", tracks: int = 240, seconds: float = 15.0, seed: int = 0) -> Path:
+    """Folder of the synthetic corpus the recipes run on without --data; synthesised at the first call."""
+    from fastaug.datasets.synthetic import synth
+
+    folder = Path(root) / f"demo-{tracks}x{seconds:g}s-{seed}"
+    if not (folder / "dataset.json").is_file():  # written last
+        print(f"synthesising {tracks} tracks of {seconds:g} s into {folder}", flush=True)
+        synth(folder, tracks=tracks, seconds=seconds, codec="mp3", seed=seed)
+    return folder

@@ -1,0 +1,73 @@
+"""The few things a recipe needs to know about torchrun."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all: ``rank`` of ``size``, and the device it computes on."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """DistributedDataParallel when there are several processes, with batch norm over all of them on CUDA."""
+        if self.size == 1:
+            return model
+        if self.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            return nn.parallel.DistributedDataParallel(model, device_ids=[self.device.index])
+        return nn.parallel.DistributedDataParallel(model)  # gloo: each process keeps its own batch statistics
+
+    def any(self, flag: bool) -> bool:
+        """True on every process as soon as one says True, so that all leave a loop at the same step."""
+        if self.size == 1:
+            return flag
+        shared = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+        return bool(shared.item())
+
+    def barrier(self) -> None:
+        """Wait for all."""
+        if self.size > 1:
+            dist.barrier()
+
+    def say(self, text: str) -> None:
+        """Print, on the first process only."""
+        if self.first:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        if self.size > 1:
+            dist.destroy_process_group()
+
+
+def start(device: str = "auto") -> World:
+    """Join the process group that torchrun announces in the environment; alone without it.
+
+    Args:
+        device: "auto" (CUDA if usable, else the CPU), "cpu", "cuda" or "cuda:1".
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise RuntimeError(f"--device {device}: this torch ({torch.__version__}) sees no CUDA device")
+    where = torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    if size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    return World(rank, size, where)

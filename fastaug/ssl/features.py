@@ -1,0 +1,97 @@
+"""Frozen features of labelled clips, segment by segment, and what makes comparing them fair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .metrics import labelled
+
+
+@dataclass
+class Features:
+    """Frozen features of the segments of some clips.
+
+    Attributes:
+        values: float32 (N, D), one row per segment.
+        clip: int64 (N,), which clip each row belongs to.
+        labels: of the clips, as in ``Batch.labels``.
+        keys: of the clips.
+    """
+
+    values: Tensor
+    clip: Tensor
+    labels: Tensor
+    keys: list[str]
+
+    def select(self, clips: Tensor) -> Features:
+        """The features of some clips, given as indices."""
+        new = torch.full((len(self.keys),), -1)
+        new[clips] = torch.arange(len(clips))
+        rows = new[self.clip] >= 0
+        keys = [self.keys[i] for i in clips.tolist()]
+        return Features(self.values[rows], new[self.clip[rows]], self.labels[clips], keys)
+
+    def drop_unlabelled(self) -> Features:
+        return self.select(labelled(self.labels).nonzero()[:, 0])
+
+
+def extract(batches: Iterable[Any], encoders: dict[str, Callable[[Any], Tensor]]) -> dict[str, Features]:
+    """Features of all segments under several encoders, decoding everything once.
+
+    Args:
+        batches: of a labelled Pipeline with ``crop="segments"``.
+        encoders: name -> function of a Batch, giving (B, D); called without gradient.
+    """
+    number: dict[str, int] = {}
+    values: dict[str, list[Tensor]] = {name: [] for name in encoders}
+    clip: list[int] = []
+    labels: list[Tensor] = []
+    for batch in batches:
+        if batch.labels is None:
+            raise ValueError("a probe needs labels; the batches have none")
+        for row, key in enumerate(batch.keys):
+            if key not in number:
+                number[key] = len(number)
+                labels.append(batch.labels[row].cpu())
+            clip.append(number[key])
+        with torch.no_grad():
+            for name, encoder in encoders.items():
+                values[name].append(encoder(batch).float().cpu())
+    if not clip:
+        raise ValueError("nothing to extract features from: the split gave no batch")
+    index, stacked = torch.tensor(clip), torch.stack(labels)
+    return {name: Features(torch.cat(v), index, stacked, list(number)) for name, v in values.items()}
+
+
+def logmel_statistics(spectrograms: Tensor) -> Tensor:
+    """Mean and standard deviation over time of log-mel bands, and of their frame-to-frame change: (B, C, F, N) -> (B, 3CF).
+
+    The baseline that needs no learning; what a network adds must be seen beside it.
+    """
+    mean, std = spectrograms.mean(-1), spectrograms.std(-1, correction=0)
+    return torch.cat([mean, std, spectrograms.diff(dim=-1).std(-1, correction=0)], dim=1).flatten(1)
+
+
+@torch.no_grad()
+def calibrate_batch_norm(encoder: nn.Module, inputs: Iterable[Tensor]) -> nn.Module:
+    """Give a (randomly initialised) encoder true batch-norm statistics: the average over ``inputs``, weights untouched.
+
+    Without it a random encoder in eval mode normalises by mean 0 and variance 1 and loses for the wrong reason.
+    Returns the encoder in eval mode.
+    """
+    norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+    encoder.train()
+    for x in inputs:
+        encoder(x)
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+    return encoder.eval()

@@ -1,0 +1,193 @@
+"""Looking at a model while it trains, for a stated share of the time, and where the time goes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .metrics import is_multi, knn_scores, labelled, score, view_metrics
+
+T = TypeVar("T")
+
+
+class Budget:
+    """Runs work only while its measured cost stays below ``share`` of the time since the start."""
+
+    def __init__(self, share: float, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.share = share
+        self._clock, self._start = clock, clock()
+        self.spent = 0.0
+        self._last: float | None = None
+
+    def run(self, work: Callable[[], T], estimate: float = 0.0) -> T | None:
+        """``work()`` if what it cost the last time (the first time: ``estimate`` seconds) fits in, else None."""
+        cost = estimate if self._last is None else self._last
+        begin = self._clock()
+        if self.spent + cost > self.share * (begin - self._start):
+            return None
+        result = work()
+        self._last = self._clock() - begin
+        self.spent += self._last
+        return result
+
+
+class Stopwatch:
+    """Seconds by name, in wall time: ``with watch("loading"): ...``; ``shares()`` since the last call."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._begin = time.perf_counter()
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+
+    def shares(self) -> tuple[float, dict[str, float]]:
+        """(seconds since the last call, each name's share of them); starts anew."""
+        now = time.perf_counter()
+        total = max(now - self._begin, 1e-9)
+        result = {f"time_{name}": round(s / total, 4) for name, s in self.seconds.items()}
+        self.seconds, self._begin = {}, now
+        return total, result
+
+
+class CollapseWatch:
+    """Warns once when the embeddings stay (almost) the same for all inputs: relative std below 0.1 three times running.
+
+    The first ``after`` steps are forgiven: an untrained encoder maps everything to nearly one direction.
+    """
+
+    def __init__(self, after: int = 100, threshold: float = 0.1, patience: int = 3) -> None:
+        self.after, self.threshold, self.patience = after, threshold, patience
+        self._low = 0
+        self._warned = False
+
+    def update(self, step: int, std: float) -> str | None:
+        """The warning, once; None otherwise. ``std`` is ``metrics.relative_std``."""
+        self._low = self._low + 1 if step > self.after and not std >= self.threshold else 0
+        if self._warned or self._low < self.patience:
+            return None
+        self._warned = True
+        return (
+            f"warning: the embeddings are collapsing (relative std {std:.3f} at step {step}, 1 is evenly spread): "
+            "all inputs get nearly the same embedding. Try a lower learning rate, a larger batch, or other data."
+        )
+
+
+@torch.no_grad()
+def encode(
+    encoder: nn.Module, inputs: Tensor, device: torch.device, chunk: int = 64, bfloat16: bool = False
+) -> Tensor:
+    """h (N, D) float32 on the CPU for inputs (N, ...), in eval mode, ``chunk`` at a time; training mode is restored."""
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            return torch.cat([encoder(part.to(device)).float().cpu() for part in inputs.split(chunk)])
+    finally:
+        encoder.train(was_training)
+
+
+class KnnMonitor:
+    """k-nearest-neighbour score of an encoder on cached, un-augmented crops: how well its space separates the labels.
+
+    Args:
+        bank, queries: (inputs, labels, keys): tensors (N, ...), labels as in ``Batch.labels``, N keys. A query never
+            uses neighbours of its own key. Unlabelled rows are dropped.
+        classes: number of classes.
+        bfloat16: encode under autocast, as the training does.
+    """
+
+    def __init__(
+        self,
+        bank: tuple[Tensor, Tensor, list[str]],
+        queries: tuple[Tensor, Tensor, list[str]],
+        classes: int,
+        device: torch.device,
+        k: int = 10,
+        bfloat16: bool = False,
+    ) -> None:
+        self._bank, bank_labels, bank_keys = _drop_unlabelled(*bank)
+        self._queries, self._labels, query_keys = _drop_unlabelled(*queries)
+        self._targets = bank_labels if is_multi(bank_labels) else torch.eye(classes)[bank_labels]
+        self._forbidden = torch.tensor([[b == q for b in bank_keys] for q in query_keys]).view(len(query_keys), -1)
+        self._device, self.k, self._bfloat16 = device, k, bfloat16
+        self.name = "knn_roc_auc" if is_multi(self._labels) else "knn"
+
+    def __len__(self) -> int:
+        return len(self._bank) + len(self._queries)
+
+    def estimate(self, encoder: nn.Module) -> float:
+        """Seconds that one ``measure`` will take, from encoding a few crops (the second time: the first is warm-up)."""
+        few = self._queries[:8]
+        for _ in range(2):
+            begin = time.perf_counter()
+            self._encode(encoder, few)
+            seconds = time.perf_counter() - begin
+        return seconds * len(self) / len(few)
+
+    def measure(self, encoder: nn.Module) -> float:
+        """Accuracy (one label) or macro ROC-AUC (several), 0 to 1."""
+        bank, queries = self._encode(encoder, self._bank), self._encode(encoder, self._queries)
+        scores = knn_scores(bank, self._targets, queries, self.k, self._forbidden)
+        return score(scores, self._labels)["accuracy" if self.name == "knn" else "roc_auc"]
+
+    def _encode(self, encoder: nn.Module, inputs: Tensor) -> Tensor:
+        return encode(encoder, inputs, self._device, bfloat16=self._bfloat16)
+
+
+def _drop_unlabelled(inputs: Tensor, labels: Tensor, keys: list[str]) -> tuple[Tensor, Tensor, list[str]]:
+    keep = labelled(labels)
+    return inputs[keep], labels[keep].cpu(), [k for k, kept in zip(keys, keep.tolist()) if kept]
+
+
+class Monitor:
+    """Everything that is logged while pre-training, for at most ``share`` of the time.
+
+    Half the share goes to what a training batch tells (``metrics.view_metrics``), half to nearest neighbours on cached
+    crops; whatever does not fit in at a log step is left out there. ``watch`` times the parts of the loop.
+
+    Args:
+        knn: None without labels.
+    """
+
+    def __init__(self, encoder: nn.Module, knn: KnnMonitor | None, share: float = 0.02) -> None:
+        self.watch = Stopwatch()
+        self._encoder, self._knn = encoder, knn
+        self._collapse = CollapseWatch()
+        self._knn_cost = knn.estimate(encoder) if knn else 0.0
+        self._views, self._neighbours = Budget(share / 2), Budget(share / 2)
+        self._step: int | None = None
+        self.seconds = 0.0  # spent on evaluation
+
+    def look(self, step: int, examples: int, loss: Tensor, z_i: Tensor, z_j: Tensor) -> dict[str, Any]:
+        """Numbers for the log at ``step``; ``examples`` a step, (B, D) projections of its two views.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        values: dict[str, Any] = {"loss": loss.item()}  # waits for the device, so that only evaluation is timed below
+        if not math.isfinite(values["loss"]):
+            raise FloatingPointError(f"the loss is {values['loss']} at step {step}: lower the learning rate, check the data")
+        with self.watch("eval"):
+            values |= self._views.run(lambda: view_metrics(z_i, z_j)) or {}
+            if self._knn:
+                knn = self._knn
+                measured = self._neighbours.run(lambda: knn.measure(self._encoder), self._knn_cost)
+                values |= {knn.name: measured} if measured is not None else {}
+        if "std" in values and (warning := self._collapse.update(step, values["std"])):
+            values["warning"] = warning
+        self.seconds = self._views.spent + self._neighbours.spent
+        seconds, shares = self.watch.shares()
+        if self._step is not None:
+            values |= {"examples_per_second": round(examples * (step - self._step) / seconds, 1), **shares}
+        self._step = step
+        return values

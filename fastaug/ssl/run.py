@@ -1,0 +1,169 @@
+"""The bookkeeping of one run: its folder, its log, and a clean stop on Ctrl-C or when the time is up."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import json
+import math
+import platform
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+
+from .checkpoint import load_state, save_state
+from .config import config_hash
+
+
+class Run:
+    """An output folder: config.json (resolved configuration and environment), metrics.jsonl, last.pt, TensorBoard.
+
+    Args:
+        folder: created if absent.
+        config: a dataclass instance.
+        ignore: its fields that may differ between a run and its continuation (budgets, places).
+        writes: False on every process but the first.
+        tensorboard: also log there, if tensorboard is installed.
+    """
+
+    def __init__(
+        self, folder: Path, config: Any, ignore: Sequence[str] = (), writes: bool = True, tensorboard: bool = True
+    ) -> None:
+        self.folder, self.writes = folder, writes
+        self.hash = config_hash(config, ignore)
+        self.config = dataclasses.asdict(config)
+        self._compared = {k: v for k, v in self.config.items() if k not in ignore}
+        self._board: Any = None
+        if writes:
+            folder.mkdir(parents=True, exist_ok=True)
+        if writes and tensorboard:
+            self._board = _tensorboard(folder)
+
+    def resume(self, required: bool = False, fresh: bool = False) -> dict[str, Any] | None:
+        """The saved state to go on from, None to start anew; refuses the state of another experiment.
+
+        Afterwards the folder describes this run: config.json is written, and log lines beyond the resumed step are cut.
+        """
+        if required and fresh:
+            raise ValueError("--resume and --fresh exclude each other")
+        state = None if fresh else load_state(self.folder, self.hash, self._compared, required)
+        if self.writes:
+            self._cut_log(state["step"] if state else 0)
+            about = {"config": self.config, "config_hash": self.hash, "environment": environment()}
+            (self.folder / "config.json").write_text(json.dumps(about, indent=2) + "\n")
+        return state
+
+    def save(self, **state: Any) -> None:
+        """Write last.pt; the state must hold "step"."""
+        if self.writes:
+            save_state(self.folder, {"config_hash": self.hash, "config": self._compared, **state})
+
+    def log(self, step: int, **values: Any) -> None:
+        """Append one line to metrics.jsonl (None values left out), and numbers to TensorBoard."""
+        if not self.writes:
+            return
+        kept = {k: v for k, v in values.items() if v is not None}
+        with open(self.folder / "metrics.jsonl", "a") as log:
+            log.write(json.dumps({"step": step, **kept}) + "\n")
+        if self._board is not None:
+            for name, value in kept.items():
+                if isinstance(value, (int, float)):
+                    self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+    def _cut_log(self, step: int) -> None:
+        file = self.folder / "metrics.jsonl"
+        if file.is_file():
+            kept = [line for line in file.read_text().splitlines() if step and _step(line) <= step]
+            file.write_text("".join(line + "\n" for line in kept))
+
+
+def _step(line: str) -> float:
+    """The step of a log line; infinity for one that was cut off when a process was killed."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+
+
+def environment() -> dict[str, str]:
+    """Versions and hardware, for the record."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {"python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine(), "gpu": gpu}
+
+
+class Stop:
+    """Says when to leave a loop early: the minutes are up, or Ctrl-C (or SIGTERM) came once.
+
+    A second Ctrl-C interrupts at once. Use as a context manager; outside the main thread signals stay untouched.
+    """
+
+    def __init__(self, minutes: float | None = None) -> None:
+        self.interrupted = False
+        self._deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        with contextlib.suppress(ValueError):  # not the main thread
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+
+    def __bool__(self) -> bool:
+        return self.interrupted or time.monotonic() >= self._deadline
+
+
+def command_line() -> str:
+    """What was typed to start this process, to be typed again; ``--fresh`` left out, as it would not resume."""
+    typed = [a for a in sys.argv if a != "--fresh"]
+    return " ".join(["python", *map(shlex.quote, typed)])
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc to keep freed blocks instead of returning them to the system; elsewhere does nothing.
+
+    A training step on the CPU frees and allocates the same few hundred megabytes each time; by default every one of
+    those pages is unmapped, mapped and zeroed again, which took half of a SampleCNN step's time.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return
+    mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: never give the top of the heap back
+    mallopt(-4, 0)  # M_MMAP_MAX: no separate mappings for large blocks
+
+
+def fast_bfloat16(device: torch.device) -> bool:
+    """True where bfloat16 arithmetic is in the hardware, so that autocast makes training faster, not slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in names)

@@ -1,0 +1,232 @@
+"""CLMR: contrastive learning of musical representations (Spijkervet and Burgoyne, 2021).
+
+Two random crops of a track, each augmented, must find each other among all others of the batch.
+
+    python recipes/clmr.py                                    minutes on a CPU, on a synthetic corpus it makes itself
+    python recipes/clmr.py --data ~/Music --preset clmr-v2    any folder with audio files; labels are not needed
+    python recipes/clmr.py --data gtzan/ --preset gtzan       a folder written by `fastaug shard`
+    torchrun --nproc_per_node 4 recipes/clmr.py --data ...    several GPUs; --batch-size is the total over all
+    python recipes/probe.py --checkpoint runs/clmr-demo       what has been learnt
+
+The same command again goes on where it stopped (Ctrl-C, --minutes). The output folder holds model.safetensors (weights
+and card), last.pt (everything needed to resume), metrics.jsonl (one JSON object a line), config.json, tensorboard/.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tqdm import tqdm
+
+from fastaug import LogMel, Pipeline
+from fastaug.ssl.checkpoint import save_model
+from fastaug.ssl.config import call_with, parse, resolve
+from fastaug.ssl.data import Dataset, cache_crops, demo_corpus, discover, endless, model_input, restore
+from fastaug.ssl.distributed import World, start
+from fastaug.ssl.encoders import Contrastive, Projector, out_dim
+from fastaug.ssl.losses import nt_xent
+from fastaug.ssl.monitor import KnnMonitor, Monitor
+from fastaug.ssl.run import Run, Stop, command_line, fast_bfloat16, keep_freed_memory
+
+CONFIGS = Path(__file__).parent / "configs"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every field is a flag (--batch-size 64); a preset is a JSON file of them."""
+
+    preset: str = "demo"  # a file of configs/ (demo, gtzan, clmr-v2), or the path of another JSON file
+    # data
+    data: str = ""  # audio folder, folder of shards, or shard pattern; empty: the synthetic corpus
+    label: str | None = None  # of the kNN monitor; default: the dataset's own or the parent folder; "none"
+    sample_rate: int = 22_050  # Hz
+    crop_samples: int = 59_049
+    transform: str = "clmr"  # a name of fastaug, or module:callable giving a transform; "none"
+    frontend: Literal["none", "logmel"] = "none"  # logmel: the encoder gets (B, C, F, N)
+    n_fft: int = 1024  # of logmel, like the next two
+    hop_length: int = 512
+    n_mels: int = 128
+    on_error: Literal["raise", "skip", "replace"] = "replace"  # a file that cannot be read
+    # model
+    encoder: str = "SampleCNN"  # a name of fastaug.ssl.encoders, or module:callable giving an nn.Module -> (B, D)
+    width: float = 1.0  # multiplies the encoder's channels
+    kaiming: bool = False  # Kaiming initialisation (the thesis) instead of PyTorch's (the released code)
+    projector: Literal["identity", "linear", "mlp"] = "mlp"
+    projection_dim: int = 64
+    # optimisation
+    temperature: float = 0.5
+    batch_size: int = 48  # examples a step, over all processes
+    lr: float = 3e-4  # Adam
+    weight_decay: float = 0.0
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"  # auto: bfloat16 where the hardware has it
+    steps: int = 10_000
+    minutes: float | None = None  # stop cleanly after this long
+    seed: int = 0
+    # bookkeeping
+    out: str = ""  # default: runs/clmr-<preset>
+    device: str = "auto"  # auto, cpu, cuda, cuda:1
+    log_every: int = 10  # steps
+    save_minutes: float = 5.0
+    knn_crops: int = 128  # cached crops on either side of the kNN monitor; 0: none
+    tensorboard: bool = True
+    resume: bool = False  # insist on a run to resume (default: resume if there is one)
+    fresh: bool = False  # start over, whatever is in --out
+
+
+# Fields that may differ between a run and its continuation.
+FREE = ("preset", "label", "out", "device", "steps", "minutes", "log_every", "save_minutes", "knn_crops", "tensorboard",
+        "resume", "fresh")  # fmt: skip
+
+
+def main(cfg: Config, on_log: Callable[[dict[str, Any]], None] | None = None, resume_with: str = "") -> Path:
+    """Pre-train; returns the output folder. ``on_log`` gets what metrics.jsonl gets, ``resume_with`` is the command
+    that resumes (default: the one typed)."""
+    world = start(cfg.device)
+    keep_freed_memory()
+    torch.manual_seed(cfg.seed)
+    out = Path(cfg.out or f"runs/clmr-{Path(cfg.preset).stem}")
+    if not cfg.data and world.first:
+        demo_corpus()
+    world.barrier()
+    data = discover(cfg.data or str(demo_corpus()), cfg.label)
+    bfloat16 = cfg.precision == "bfloat16" or (cfg.precision == "auto" and fast_bfloat16(world.device))
+
+    batch_size = min(cfg.batch_size, data.records("train")) // world.size * world.size
+    pipe = training_pipeline(cfg, data, world, batch_size)
+    model, card = build_model(cfg, data)
+    model.to(world.device)
+    optimiser = torch.optim.Adam(model.parameters(), cfg.lr, weight_decay=cfg.weight_decay)
+    run = Run(out, cfg, FREE, writes=world.first, tensorboard=cfg.tensorboard)
+    step = 0
+    if state := run.resume(cfg.resume, cfg.fresh):
+        step = state["step"]
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        restore(pipe, state["pipeline"])
+    world.say(f"{data.name}: {data.records('train')} examples, label {data.label or 'none'}, {batch_size} a step "
+              f"on {world.device}; " + (f"resuming {out} at step {step}" if state else f"starting {out}"))  # fmt: skip
+
+    def save() -> None:
+        run.save(step=step, model=model.state_dict(), optimiser=optimiser.state_dict(), pipeline=pipe.state_dict())
+        if world.first:
+            save_model(out, model, {**card, "step": step, "config_hash": run.hash, "config": run.config})
+
+    parallel = world.wrap(model)
+    knn = knn_monitor(cfg, data, world, bfloat16) if world.first and cfg.knn_crops and data.label else None
+    monitor = Monitor(model.encoder, knn)  # all that is looked at while training takes at most 2 % of the time
+    bar = tqdm(total=cfg.steps, initial=step, unit="step", disable=not world.first, dynamic_ncols=True)
+    batches, saved, shown = endless(pipe), time.monotonic(), {}
+    with bar, Stop(cfg.minutes) as stop:
+        while step < cfg.steps:
+            with monitor.watch("loading"):  # waiting for decoded crops, and augmenting them
+                x = model_input(next(batches)).flatten(0, 1)  # (2, B, ...) -> (2B, ...)
+            with monitor.watch("compute"):
+                with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
+                    _, z = parallel(x)
+                z_i, z_j = z.float().chunk(2)
+                loss = nt_xent(z_i, z_j, cfg.temperature)
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                optimiser.step()
+            step += 1
+            bar.update()
+            if step % cfg.log_every == 0 or step == cfg.steps:
+                if world.first:
+                    values = monitor.look(step, batch_size, loss, z_i, z_j)
+                    run.log(step, **values)
+                    report(bar, shown, values)
+                    if on_log:
+                        on_log({"step": step, **values})
+            if (world.size == 1 or step % cfg.log_every == 0) and world.any(bool(stop)):
+                break
+            if time.monotonic() - saved > 60 * cfg.save_minutes:
+                save()
+                saved = time.monotonic()
+        save()
+    batches.close()
+    run.close()
+    world.say(closing_words(cfg, out, step, resume_with or command_line()))
+    world.close()
+    return out
+
+
+def training_pipeline(cfg: Config, data: Dataset, world: World, batch_size: int) -> Pipeline:
+    """Two augmented views of random crops; an epoch is at least 32 batches, so that small sets do not restart often."""
+    records = data.records("train")
+    return Pipeline(
+        data.source, split=data.split("train"), sample_rate=cfg.sample_rate, crop_samples=cfg.crop_samples, crop="random",
+        views=2, batch_size=batch_size // world.size, transform=transform(cfg), frontend=frontend(cfg), seed=cfg.seed,
+        shuffle=4096, epoch_size=batch_size * max(32, records // batch_size), on_error=cfg.on_error, device=world.device,
+    )  # fmt: skip
+
+
+def knn_monitor(cfg: Config, data: Dataset, world: World, bfloat16: bool) -> KnnMonitor:
+    """Un-augmented centre crops, decoded once: neighbours from train, queries from valid (unsplit: both from the whole)."""
+    crops = [
+        Pipeline(
+            data.source, split=data.split(split), labels=data.label, sample_rate=cfg.sample_rate,
+            crop_samples=cfg.crop_samples, crop="center", batch_size=32, frontend=frontend(cfg), seed=cfg.seed, shuffle=4096,
+            on_error="skip", device=world.device, rank=0, world_size=1,
+        )
+        for split in ("train", "valid" if "valid" in data.splits else "train")
+    ]  # fmt: skip
+    bank, queries = (cache_crops(pipe, cfg.knn_crops) for pipe in crops)
+    return KnnMonitor(bank, queries, len(crops[0].classes or ()), world.device, bfloat16=bfloat16)
+
+
+def build_model(cfg: Config, data: Dataset) -> tuple[Contrastive, dict[str, Any]]:
+    """Encoder and projector, and the card that lets others rebuild the encoder."""
+    encoder, kwargs = call_with(
+        resolve(cfg.encoder, "fastaug.ssl.encoders"),
+        sample_rate=cfg.sample_rate, crop_samples=cfg.crop_samples, width=cfg.width, kaiming=cfg.kaiming,
+    )  # fmt: skip
+    samples, spectrogram = torch.zeros(2, 1, cfg.crop_samples), frontend(cfg)
+    dim = out_dim(encoder, spectrogram(samples) if spectrogram else samples)
+    card = {
+        "encoder": cfg.encoder, "encoder_kwargs": kwargs, "out_dim": dim, "sample_rate": cfg.sample_rate,
+        "crop_samples": cfg.crop_samples, "logmel": logmel_kwargs(cfg), "data": data.name, "split": data.split("train"),
+        "split_protocol": data.protocol, "label": data.label, "classes": data.classes,
+    }  # fmt: skip
+    return Contrastive(encoder, Projector(dim, cfg.projection_dim, cfg.projector)), card
+
+
+def transform(cfg: Config) -> Any:
+    return None if cfg.transform == "none" else resolve(cfg.transform, "fastaug")()
+
+
+def logmel_kwargs(cfg: Config) -> dict[str, int] | None:
+    if cfg.frontend == "none":
+        return None
+    return {"n_fft": cfg.n_fft, "hop_length": cfg.hop_length, "n_mels": cfg.n_mels, "sample_rate": cfg.sample_rate}
+
+
+def frontend(cfg: Config) -> LogMel | None:
+    kwargs = logmel_kwargs(cfg)
+    return LogMel(**kwargs) if kwargs else None
+
+
+def report(bar: tqdm[Any], shown: dict[str, Any], values: dict[str, Any]) -> None:
+    """The last known values beside the progress bar, warnings on their own line."""
+    if "warning" in values:
+        bar.write(values["warning"])
+    shown |= {k: f"{values[k]:.3f}" for k in ("loss", "knn", "knn_roc_auc", "top1") if k in values}
+    bar.set_postfix(shown)
+
+
+def closing_words(cfg: Config, out: Path, step: int, resume_with: str) -> str:
+    lines = [f"{out / 'model.safetensors'}: step {step} of {cfg.steps}"]
+    if step < cfg.steps:
+        lines.append(f"go on:        {resume_with}")
+    lines.append(f"what it knows: python {Path(__file__).with_name('probe.py')} --checkpoint {out}")
+    if not cfg.data:
+        lines.append(f"your own music: python {__file__} --preset clmr-v2 --data FOLDER")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(parse(Config, CONFIGS))
