@@ -204,8 +204,10 @@ def spread(contender: Contender) -> dict[str, Any]:
 
 
 def rounds_for(seconds: float) -> int:
-    """As many turns as the time budget holds, within the limits."""
+    """As many turns as the time budget holds, within the limits; one if a call takes longer than five seconds."""
     fewest, most = ROUNDS
+    if seconds > 5:
+        return 1
     return max(fewest, min(most, int(BUDGET_SECONDS / max(seconds, 1e-9))))
 
 

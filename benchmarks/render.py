@@ -97,7 +97,7 @@ def time_cell(measured: dict[str, Any], unit: str) -> str:
     scale, prefix = next((s, p) for s, p in (*PREFIXES, (0.0, "s")) if measured["median"] >= s)
     scale = scale or 1
     low, median, high = (f"{measured[key] / scale:.3g}" for key in ("low", "median", "high"))
-    return f"{median} [{low}, {high}] {prefix}/{unit}"
+    return f"{median} [{low}, {high}] {prefix}/{unit}" + (" (one call)" if measured.get("rounds") == 1 else "")
 
 
 def ratio(value: float) -> str:

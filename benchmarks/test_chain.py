@@ -106,7 +106,7 @@ def x() -> torch.Tensor:
 def test_clmr_view(benchmark: Any, threads: int, x: torch.Tensor) -> None:
     rows = list(x.numpy())
 
-    transform = clmr(sample_rate=RATE, seed=0)
+    transform = clmr(sample_rate=RATE)
     compare(
         benchmark,
         lambda: transform(x),

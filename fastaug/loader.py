@@ -246,4 +246,3 @@ class Loader:
 
 def _place_of(error: Exception, key: str) -> str:
     return str(getattr(error, "filename", None) or key)
-

@@ -114,7 +114,11 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         crop = crop or ("random" if split in (None, "train") else "center")
         _check_choice("crop", crop, CROPS)
         _check_choice("on_error", on_error, ("raise", "skip", "replace"))
-        for name, value, least in (("batch_size", batch_size, 1), ("prefetch", prefetch, 0), ("views", 1 if views is None else views, 1)):
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("prefetch", prefetch, 0),
+            ("views", 1 if views is None else views, 1),
+        ):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         width = _crop_samples(crop, crop_samples, crop_seconds, sample_rate)

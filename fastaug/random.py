@@ -22,6 +22,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fastaug.ops._library import native
+
 __all__ = ["Keys", "Spec", "philox4x32", "sample_id", "stream_id"]
 
 Words = npt.NDArray[np.uint32]
@@ -31,8 +33,6 @@ IntLike = int | npt.NDArray[np.integer]
 #: ``range`` is a choice among its integers.
 Spec = float | tuple[float, float] | list[float] | range
 
-_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
-_WEYL = (0x9E3779B9, 0xBB67AE85)
 _MASK = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _MAX_VIEW = 1 << 8
@@ -49,20 +49,21 @@ def philox4x32(counter: Sequence[IntLike], key: Sequence[IntLike]) -> tuple[Word
     Returns:
         Four uint32 arrays of the broadcast shape.
     """
-    c0, c1, c2, c3 = (np.asarray(word, dtype=np.uint64) for word in counter)
-    k0, k1 = (np.asarray(word, dtype=np.uint64) for word in key)
-    for round_ in range(10):
-        left, right = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
-        step0, step1 = (np.uint64(round_ * weyl & 0xFFFFFFFF) for weyl in _WEYL)
-        c0, c1, c2, c3 = (
-            (right >> _SHIFT) ^ c1 ^ ((k0 + step0) & _MASK),
-            right & _MASK,
-            (left >> _SHIFT) ^ c3 ^ ((k1 + step1) & _MASK),
-            left & _MASK,
-        )
-    shape = np.broadcast_shapes(c0.shape, c1.shape, c2.shape, c3.shape)
-    a, b, c, d = (np.broadcast_to(word, shape).astype(np.uint32) for word in (c0, c1, c2, c3))
-    return a, b, c, d
+    words = [np.asarray(word) for word in (*counter, *key)]
+    shape = np.broadcast_shapes(*(word.shape for word in words))
+    counters, keys = np.empty((*shape, 4), dtype=np.uint32), np.empty((*shape, 2), dtype=np.uint32)
+    for i, word in enumerate(words):
+        (counters[..., i] if i < 4 else keys[..., i - 4])[...] = word
+    result = _blocks(counters, keys)
+    return result[..., 0], result[..., 1], result[..., 2], result[..., 3]
+
+
+def _blocks(counters: Words, keys: Words) -> Words:
+    """Philox of contiguous uint32 counters (..., 4) and keys (..., 2)."""
+    result = np.empty_like(counters)
+    addresses = [array.__array_interface__["data"][0] for array in (counters, keys, result)]
+    native().fa_philox4x32(*addresses, result.size // 4)
+    return result
 
 
 def sample_id(key: str) -> int:
@@ -145,14 +146,18 @@ class Keys:
 
     def words(self, param: str, block: int = 0, channel: int = 0) -> Tensor:
         """Four raw 32-bit words a row, as int64 (B, 4)."""
-        counter = (block & 0xFFFFFFFF, block >> 32, self.stream(param), channel)
-        words = philox4x32(counter, (self.rows[:, 0], self.rows[:, 1]))
-        return torch.from_numpy(np.stack(words, axis=-1).reshape(-1, 4).astype(np.int64))
+        return torch.from_numpy(self._words(param, block, channel).astype(np.int64))
 
     def unit(self, param: str, count: int = 1) -> npt.NDArray[np.float64]:
         """Uniforms in [0, 1) on a grid of 2^-24, float64 (B, count): element i is word i % 4 of block i // 4."""
-        blocks = [self.words(param, block=b).numpy() >> 8 for b in range(-(-count // 4))]
-        return np.concatenate(blocks, axis=1)[:, :count] * 2.0**-24
+        blocks = [self._words(param, block, 0) >> 8 for block in range(-(-count // 4))]
+        words = blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+        return words[:, :count].astype(np.float64) * 2.0**-24
+
+    def _words(self, param: str, block: int, channel: int) -> Words:
+        counters = np.empty((len(self.rows), 4), dtype=np.uint32)
+        counters[:] = (block & 0xFFFFFFFF, block >> 32, self.stream(param), channel)
+        return _blocks(counters, np.ascontiguousarray(self.rows))
 
     def uniform(self, param: str, low: float, high: float) -> Tensor:
         """float32 (B,) in [low, high): low + (high - low) · u, u a multiple of 2^-24."""
@@ -181,7 +186,7 @@ class Keys:
         span = np.asarray(high, dtype=np.int64) - low
         if np.any(span <= 0) or np.any(span > 1 << 31):
             raise ValueError(f"{param}: an integer range needs low < high ≤ low + 2^31, got [{low}, {high})")
-        word = self.words(param)[:, 0].numpy()
+        word = self._words(param, 0, 0)[:, 0].astype(np.int64)
         return torch.from_numpy(low + ((word * span) >> 32))
 
     def choice(self, param: str, values: Sequence[float]) -> Tensor:

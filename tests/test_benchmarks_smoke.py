@@ -86,7 +86,7 @@ def test_contenders_take_turns_and_a_slow_peer_fewer() -> None:
     fewest, _ = harness.ROUNDS
     peers = [
         harness.Peer(name, None, (lambda n, c: lambda: costing(n, c))(name, cost), differs="draws")
-        for name, cost in (("quick", 0.01), ("slow", 1000.0))
+        for name, cost in (("quick", 0.01), ("slow", 4.0))
     ]
     record = harness.compare(Benchmark(), costing("ours", 0.01), peers, items=1, unit="clip", timer=clock)
     turns = clock.turns[3:]  # after one warm-up each
@@ -94,6 +94,13 @@ def test_contenders_take_turns_and_a_slow_peer_fewer() -> None:
     assert turns.count("ours") == turns.count("quick") > fewest
     between = "".join(turn[0] for turn in turns if turn != "slow")
     assert "oo" not in between and "qq" not in between, "ours and the peer must alternate"
+
+
+def test_rounds_fit_the_budget() -> None:
+    fewest, most = harness.ROUNDS
+    assert harness.rounds_for(1e-6) == most
+    assert harness.rounds_for(4.0) == fewest
+    assert harness.rounds_for(6.0) == 1, "a call of many seconds runs once"
 
 
 def test_disagreement_is_reported_and_not_timed() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from corpus import KINDS, RATE, encoded, tone
 
 import fastaug
+from corpus import KINDS, RATE, encoded, tone
 from fastaug.codecs import DecodeError, decode
 from fastaug.ops.resample import resample
 
@@ -77,8 +77,10 @@ def test_a_path_and_its_bytes_give_the_same(tmp_path: Path) -> None:
 
 
 def test_a_batch_of_mixed_codecs_rates_and_channels() -> None:
-    clips = [encoded(tone(0.5, i, rate, 1 + i % 2), kind, rate) for i, (kind, rate) in enumerate(
-        zip(KINDS, (8_000, 16_000, 22_050, 44_100), strict=True))]  # fmt: skip
+    clips = [
+        encoded(tone(0.5, i, rate, 1 + i % 2), kind, rate)
+        for i, (kind, rate) in enumerate(zip(KINDS, (8_000, 16_000, 22_050, 44_100), strict=True))
+    ]
     starts = np.array([[0, 10, 20, 30], [5, 100, 200, 2_000]])
     samples, status = decode(clips, starts, 4_000, 16_000)
     assert samples.shape == (2, 4, 1, 4_000) and status == [None] * 4

@@ -50,7 +50,7 @@ CASES: dict[str, Transform] = {
     "Noise": Noise(),
     "Noise-std": Noise(std_ratio=(0.1, 0.5), clip=True),
     "LowPass": LowPass(cutoff_hz=[500.0, 1000.0, 2000.0]),
-    "HighPass": HighPass(cutoff_hz=700.0),
+    "HighPass": HighPass(cutoff_hz=range(300, 900, 100)),
     "HighLowPass": HighLowPass(),
     "Delay": Delay(delay_ms=(10.0, 100.0), factor=(0.2, 0.8), halve=False),
     "PitchShift": PitchShift(),
@@ -216,7 +216,7 @@ def test_requires_grad_gives_a_gradient_or_a_clear_error(name: str) -> None:
     try:
         out.sum().backward()
     except RuntimeError as error:
-        assert "no gradient" in str(error) or "differentiable" in str(error)
+        assert "gradient" in str(error)
     else:
         assert x.grad is not None and x.grad.shape == x.shape
 
@@ -374,8 +374,12 @@ RATED = ["LowPass", "HighPass", "HighLowPass", "Delay", "PitchShift", "Reverb", 
 
 @pytest.mark.parametrize("name", RATED)
 def test_rate_may_be_given_three_ways(name: str) -> None:
-    fields = {k: v for k, v in vars(CASES[name]).items() if k in CASES[name].to_dict() and k not in {"p", "sample_rate"}}
-    bare, built, bound = type(CASES[name])(**fields), type(CASES[name])(**fields, sample_rate=RATE), build(name)
+    fields = {
+        k: v for k, v in vars(CASES[name]).items() if k in CASES[name].to_dict() and k not in {"p", "sample_rate"}
+    }
+    kind = type(CASES[name])
+    bare, built, bound = kind(**fields, seed=5), kind(**fields, sample_rate=RATE, seed=5), kind(**fields, seed=5)
+    bound.bind(RATE)
     x = example(bare)
     expected = bare(x, RATE, keys=NAMES)
     assert same(built(x, keys=NAMES), expected) and same(bound(x, keys=NAMES), expected)
@@ -384,7 +388,9 @@ def test_rate_may_be_given_three_ways(name: str) -> None:
     with pytest.raises(ValueError, match=r"built for sample_rate=8000, bound to 16000"):
         built.bind(16_000)
     assert same(built(x, 16_000, keys=NAMES), bare(x, 16_000, keys=NAMES)), "the call wins"
-    assert not same(built(x, 16_000, keys=NAMES), expected), "the rate has no effect: the comparison above proves nothing"
+    assert not same(built(x, 16_000, keys=NAMES), expected), (
+        "the rate has no effect: the comparison above proves nothing"
+    )
     for nonsense in (0, -1, 22_050.5):
         with pytest.raises(ValueError, match="positive whole number"):
             bare(x, nonsense)

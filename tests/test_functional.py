@@ -20,7 +20,10 @@ COLD = torch.tensor([True, False, True])
 EFFECTS: dict[str, tuple[Callable[..., Tensor], list[float]]] = {
     "invert_polarity": (lambda x, q, **k: F.invert_polarity(x, **k), [0.0, 0.0, 0.0]),
     "gain": (lambda x, q, **k: F.gain(x, q, **k), [-20.0, 0.0, 6.0]),
-    "add_noise": (lambda x, q, **k: F.add_noise(x, KEY[: len(q) if isinstance(q, Tensor) else len(x)], snr_db=q, **k), [3.0, 20.0, 30.0]),
+    "add_noise": (
+        lambda x, q, **k: F.add_noise(x, KEY[: len(q) if isinstance(q, Tensor) else len(x)], snr_db=q, **k),
+        [3.0, 20.0, 30.0],
+    ),
     "low_pass": (lambda x, q, **k: F.low_pass(x, RATE, q, **k), [300.0, 1000.0, 3000.0]),
     "high_pass": (lambda x, q, **k: F.high_pass(x, RATE, q, **k), [300.0, 1000.0, 3000.0]),
     "delay": (lambda x, q, **k: F.delay(x, RATE, q, **k), [5.0, 10.0, 100.0]),

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from emulation import Emulated, EmulationError, emulate, emulate_source
 from torch import Tensor
 
+from emulation import Emulated, EmulationError, emulate, emulate_source
 from fastaug.ops._library import native
 from fastaug.ops.noise import add_noise
 from fastaug.random import philox4x32
@@ -151,7 +151,7 @@ def test_levels_against_float64(mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_row_depends_on_itself_alone(mode: str, threads: int) -> None:
-    x, key = batch(13, 2, 777)
+    x, key = batch(13, 2, 2777)  # enough for a team of threads
     level = torch.linspace(0.1, 3, 13)
     torch.set_num_threads(2)
     whole = add_noise(x, key, **{mode: level})
@@ -244,6 +244,16 @@ def test_gradient_equals_the_float64_expression(mode: str) -> None:
     (y * weight).sum().backward()
     torch.testing.assert_close(x32.grad, x64.grad.float(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(level32.grad, level64.grad.float(), rtol=1e-5, atol=1e-5)
+
+
+def test_vmap_works_and_forward_derivatives_raise_instead_of_vanishing() -> None:
+    x, key = batch(2, 1, 8)
+    rows = torch.func.vmap(lambda row: add_noise(row[None], key[:1], sigma=1.0))(x)  # torch loops over the rows
+    assert torch.equal(rows[1], add_noise(x[1:], key[:1], sigma=1.0))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            add_noise(dual, key, sigma=1.0)
 
 
 @pytest.mark.parametrize("mode", range(3))

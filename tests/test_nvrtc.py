@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nvrtc
 import pytest
 
+import nvrtc
 from fastaug._paths import csrc_dir
 from fastaug.ops._cuda import kernel_names, kernel_source
 

@@ -49,9 +49,7 @@ def test_no_record_moves_further_than_the_window() -> None:
 
 
 def test_shards_are_permuted_uniformly() -> None:
-    first = collections.Counter(
-        int(epoch_order([1, 1, 1, 1], 0, epoch, shuffle=1).records[0]) for epoch in range(2000)
-    )
+    first = collections.Counter(int(epoch_order([1, 1, 1, 1], 0, epoch, shuffle=1).records[0]) for epoch in range(2000))
     assert set(first) == {0, 1, 2, 3} and max(first.values()) < 600 and min(first.values()) > 400
 
 

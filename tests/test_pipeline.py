@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from corpus import LABELS, RATE, audio_folder, encoded, shards, tone, write_tar
 
 import fastaug
+from corpus import LABELS, RATE, audio_folder, encoded, shards, tone, write_tar
 from fastaug import Batch, Compose, Gain, LogMel, Noise, Pipeline, PolarityInversion, Record, SpecAugment
 from fastaug.codecs import DecodeError
 
@@ -45,9 +45,15 @@ def assert_same(a: list[Batch], b: list[Batch]) -> None:
 
 def test_a_batch_has_everything(corpus: Path) -> None:
     pipe = Pipeline(
-        corpus, split="train", labels="mood", batch_size=6, transform=chain(), **COMMON,
-        frontend=LogMel(n_fft=256, hop_length=128, n_mels=16), spec_transform=SpecAugment(),
-    )  # fmt: skip
+        corpus,
+        split="train",
+        labels="mood",
+        batch_size=6,
+        transform=chain(),
+        **COMMON,
+        frontend=LogMel(n_fft=256, hop_length=128, n_mels=16),
+        spec_transform=SpecAugment(),
+    )
     assert len(pipe) == 4 and pipe.classes == list(LABELS)
     batches = list(pipe)
     assert len(batches) == 4 and pipe.epoch == 1
@@ -55,7 +61,8 @@ def test_a_batch_has_everything(corpus: Path) -> None:
     assert batch.audio.shape == (2, 6, 1, CROP) and batch.audio.dtype == torch.float32
     assert batch.spectrograms is not None and batch.spectrograms.shape[:4] == (2, 6, 1, 16)
     assert batch.labels is not None and batch.labels.dtype == torch.int64
-    for key, number, mood, label in zip(batch.keys, batch.fields["number"], batch.fields["mood"], batch.labels, strict=True):  # fmt: skip
+    numbers, moods = batch.fields["number"], batch.fields["mood"]
+    for key, number, mood, label in zip(batch.keys, numbers, moods, batch.labels, strict=True):
         assert key == f"train-{number // 8:06d}.tar/clip{number:03d}"
         assert int(label) == (-1 if mood is None else LABELS.index(mood))
     assert batch.starts.shape == batch.lengths.shape == (2, 6)
@@ -89,7 +96,7 @@ def test_workers_give_the_same_batches_in_the_same_order(corpus: Path) -> None:
     assert_same(alone, [pipe.finish(batch) for batch in raw])
     assert pipe.epoch == 1 and len(loader) == 5
     second = [pipe.finish(batch) for batch in loader]
-    assert_same(second, [b for b in _epoch(corpus, 1)])
+    assert_same(second, _epoch(corpus, 1))
 
 
 def _epoch(corpus: Path, epoch: int) -> list[Batch]:
@@ -169,7 +176,9 @@ def test_state_of_another_layout_is_refused(corpus: Path) -> None:
         Pipeline(corpus, split="train", batch_size=8, **COMMON).load_state_dict({})
     Pipeline(corpus, split="train", batch_size=8, rank=0, world_size=2, **COMMON).load_state_dict(state)
     with pytest.raises(ValueError, match="world_size"):
-        Pipeline(corpus, split="train", batch_size=8, rank=0, world_size=2, **COMMON).load_state_dict(state | {"batch": 1})  # fmt: skip
+        Pipeline(corpus, split="train", batch_size=8, rank=0, world_size=2, **COMMON).load_state_dict(
+            state | {"batch": 1}
+        )
 
 
 def test_params_replay_to_the_same_bits(corpus: Path) -> None:
@@ -214,7 +223,9 @@ def test_crops_hold_the_samples_that_starts_name(corpus: Path) -> None:
 
 
 def test_segments_cover_every_clip(corpus: Path) -> None:
-    pipe = Pipeline(corpus, crop="segments", crop_samples=5_000, hop_samples=2_500, sample_rate=RATE, batch_size=7, device="cpu")  # fmt: skip
+    pipe = Pipeline(
+        corpus, crop="segments", crop_samples=5_000, hop_samples=2_500, sample_rate=RATE, batch_size=7, device="cpu"
+    )
     batches = list(pipe)
     assert len(batches) == len(pipe) and all(len(b) == 7 for b in batches[:-1])
     assert pipe.stats.delivered == sum(map(len, batches))
@@ -234,7 +245,9 @@ def test_segments_cover_every_clip(corpus: Path) -> None:
 def test_short_clips_are_padded_and_say_so(tmp_path: Path) -> None:
     records = [Record(f"r{i}", encoded(tone(0.1 * (i + 1), i), "wav")) for i in range(3)]
     for crop in ("random", "center", "segments"):
-        batch = next(iter(Pipeline(records, crop=crop, sample_rate=RATE, crop_samples=4_000, batch_size=3, device="cpu")))
+        batch = next(
+            iter(Pipeline(records, crop=crop, sample_rate=RATE, crop_samples=4_000, batch_size=3, device="cpu"))
+        )
         assert batch.lengths.tolist() == [1_600, 3_200, 4_000]
         assert not batch.audio[0, :, 1_600:].any() and batch.audio[0, :, :1_600].any()
     whole = next(iter(Pipeline(records, crop="whole", sample_rate=RATE, batch_size=3, device="cpu")))
@@ -309,7 +322,13 @@ def nan_wav() -> bytes:
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> Path:
-    bad = [("zero.mp3", b""), ("text.wav", b"not audio " * 100), ("nan.wav", nan_wav()), ("json.wav", encoded(tone(1, 9), "wav")), ("json.json", b"{")]  # fmt: skip
+    bad = [
+        ("zero.mp3", b""),
+        ("text.wav", b"not audio " * 100),
+        ("nan.wav", nan_wav()),
+        ("json.wav", encoded(tone(1, 9), "wav")),
+        ("json.json", b"{"),
+    ]
     good = [(f"good{i}.flac", encoded(tone(1.0, i), "flac")) for i in range(6)]
     return write_tar(tmp_path / "train-0.tar", [*good[:3], *bad, *good[3:]])
 
@@ -329,7 +348,8 @@ def test_on_error_skip_delivers_every_good_record_and_lists_the_bad(damaged: Pat
     keys = {key for batch in batches for key in batch.keys}
     assert keys == {f"train-0.tar/good{i}" for i in range(6)}
     reported = {bad.key.split("/")[1]: bad for bad in pipe.stats.bad}
-    assert REASONS.keys() - reported.keys() == set() if crop == "random" else {"zero", "text", "json"} <= reported.keys()
+    # the NaN lies in the audio itself, so a probe for segments does not see it; its decoding does
+    assert reported.keys() == REASONS.keys()
     for name, bad in reported.items():
         assert REASONS[name] in bad.reason and "train-0.tar" in bad.place
 

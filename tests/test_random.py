@@ -85,7 +85,6 @@ def test_golden_values() -> None:
     assert keys.permutation("order", 5).tolist() == GOLDEN["permutation"]
 
 
-
 def test_draws_do_not_depend_on_batch_mates_or_order() -> None:
     names = [f"clip {i}" for i in range(64)]
     together = Keys.of(3, names).uniform("x", 0, 1)
@@ -97,8 +96,16 @@ def test_every_part_of_the_key_changes_the_draw() -> None:
     def draw(seed: int = 0, key: str = "k", epoch: int = 0, view: int = 0, occurrence: int = 0, path: str = "t") -> int:
         return int(Keys.of(seed, [key], epoch, view, occurrence, path).words("p")[0, 0])
 
-    variants = [draw(), draw(seed=1), draw(seed=1 << 40), draw(key="l"), draw(epoch=1), draw(view=1), draw(occurrence=1)]
-    assert len({*variants, draw(path="u")}) == len(variants) + 1
+    changes = [
+        {"seed": 1},
+        {"seed": 1 << 40},
+        {"key": "l"},
+        {"epoch": 1},
+        {"view": 1},
+        {"occurrence": 1},
+        {"path": "u"},
+    ]
+    assert len({draw(), *(draw(**change) for change in changes)}) == len(changes) + 1
 
 
 def test_uniforms_are_uniform_and_independent() -> None:

@@ -6,8 +6,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from corpus import write_tar
 
+from corpus import write_tar
 from fastaug.shards import open_source
 from fastaug.shards.reader import index_shard, read_record
 from fastaug.shards.source import expand_braces

@@ -20,6 +20,7 @@ from fastaug.transforms import (
     Resample,
     SomeOf,
     SpecAugment,
+    clmr,
 )
 
 MANY = Keys.of(2, range(6000))
@@ -166,3 +167,13 @@ def test_eval_keeps_only_deterministic_steps() -> None:
 def test_mistakes_are_named(build, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("name", ["clmr", "some of"])
+def test_apply_compiles_to_one_graph(name: str) -> None:
+    chain = (
+        clmr(8000, 1500) if name == "clmr" else SomeOf([Gain(), Noise(), OneOf([PolarityInversion(), Delay()])], n=2)
+    )
+    x, params = 0.1 * torch.randn(4, 1, 3000), chain.draw(Keys.of(0, range(4)))
+    compiled = torch.compile(lambda x, p: chain.apply(x, p, 8000), fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x, params), chain.apply(x, params, 8000))

@@ -192,5 +192,9 @@ def _decoding(name: str) -> Iterator[None]:
     try:
         yield
     except (soundfile.SoundFileRuntimeError, RuntimeError) as error:
-        reason = getattr(error, "error_string", None) or str(error)
-        raise DecodeError(f"{name}: {reason.strip().rstrip('.')}") from None
+        reason = str(getattr(error, "error_string", None) or error).strip().rstrip(".")
+        if reason.startswith("File does not exist"):  # what libsndfile says of an MP3 without a frame
+            reason = "no decodable audio frames"
+        elif reason == "Format not recognised":
+            reason = "not in a format that libsndfile decodes (WAV, AIFF, FLAC, Ogg, MP3, …)"
+        raise DecodeError(f"{name}: {reason}") from None

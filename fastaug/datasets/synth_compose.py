@@ -7,10 +7,10 @@ Each facet of a track (tempo, drums, bass, chords, lead, harmony, mix) comes fro
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .synth_genres import GENRES, Bass, Comp, Drums, Harmony, Lead, Mix, Tempo
-from .synth_voices import VOICES, Draws
+from fastaug.datasets.synth_genres import GENRES, Bass, Comp, Drums, Harmony, Lead, Mix, Tempo
+from fastaug.datasets.synth_voices import VOICES, Draws
 
 __all__ = ["CROSSING", "INSTRUMENTS", "KEYS", "Hit", "Score", "compose"]
 
@@ -124,9 +124,20 @@ def compose(seed: int, index: int, seconds: float) -> Score:
         "comp": _comp(song, comp, Draws(seed, f"track/{index}/comp")),
         "lead": _lead(song, lead, Draws(seed, f"track/{index}/lead")),
     }
-    audible = {name: [hit for hit in hits if 0.0 <= hit.start < seconds - 0.02] for name, hits in parts.items()}
+    audible = {name: _within(hits, seconds) for name, hits in parts.items()}
     key = f"{_TONICS[tonic]} {'minor' if minor else 'major'}"
     return Score(index, seconds, genre, bpm, key, facet["mix"].mix, audible)
+
+
+def _within(hits: list[Hit], seconds: float) -> list[Hit]:
+    """The hits that sound in [0, seconds); a note that began before is taken up at 0."""
+    kept = []
+    for hit in hits:
+        if hit.start < 0.0 and hit.start + hit.length > 0.05:
+            hit = replace(hit, start=0.0, length=hit.length + hit.start)
+        if 0.0 <= hit.start < seconds - 0.02:
+            kept.append(hit)
+    return kept
 
 
 def _source(draws: Draws, genre: str) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .synth_compose import Hit, Score
-from .synth_genres import Mix
-from .synth_voices import DRUMS, VOICES, Draws, NoteCache
+from fastaug.datasets.synth_compose import Hit, Score
+from fastaug.datasets.synth_drums import DRUMS
+from fastaug.datasets.synth_genres import Mix
+from fastaug.datasets.synth_voices import VOICES, Draws, NoteCache
 
 __all__ = ["render"]
 

@@ -1,4 +1,4 @@
-"""Voices of the synthetic corpus: pitched notes from wavetables, drum hits from shaped noise.
+"""Voices of the synthetic corpus: pitched notes from wavetables.
 
 Everything is computed in float64 where a library function is involved (sin, exp) and rounded to float32 once,
 then only added and multiplied, so that the sound does not depend on the machine's SIMD width.
@@ -7,7 +7,7 @@ then only added and multiplied, so that the sound does not depend on the machine
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeVar
@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DRUMS", "VOICES", "Draws", "NoteCache", "Voice"]
+__all__ = ["VOICES", "Draws", "NoteCache", "Voice", "fade", "sine"]
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -135,12 +135,13 @@ def _wavetable(rolloff: float, even: float, harmonics: int) -> Floats:
     return (table * (0.25 / np.sqrt(np.mean(table * table)))).astype(np.float32)
 
 
-def _fade(samples: int, seconds: float, rate: int) -> Floats:
+def fade(samples: int, seconds: float, rate: int) -> Floats:
     """exp(-t / seconds) (samples,)."""
     return np.exp(np.arange(samples, dtype=np.float64) * (-1.0 / (seconds * rate))).astype(np.float32)
 
 
-def _sine(cycles: Doubles) -> Doubles:
+def sine(cycles: Doubles) -> Doubles:
+    """sin of a phase in cycles."""
     return np.sin(2.0 * np.pi * cycles)
 
 
@@ -197,7 +198,7 @@ class NoteCache:
         if voice.breath:
             out += self.draws.noise(total) * np.float32(voice.breath)
         if voice.decay:
-            out *= _fade(total, voice.decay, self.rate)
+            out *= fade(total, voice.decay, self.rate)
         attack = min(max(int(voice.attack * self.rate), 1), total)
         out[:attack] *= np.arange(attack, dtype=np.float32) / np.float32(attack)
         out[samples:] *= np.arange(release, 0, -1, dtype=np.float32) / np.float32(release)
@@ -212,9 +213,9 @@ class NoteCache:
         swing = np.zeros(0)
         if voice.fm is not None:
             ratio, depth, decay = voice.fm
-            swing = _sine(seconds * (hertz * ratio)) * (_fade(samples, decay, self.rate) * depth)
+            swing = sine(seconds * (hertz * ratio)) * (fade(samples, decay, self.rate) * depth)
         elif voice.vibrato:
-            swing = _sine(seconds * 5.5) * voice.vibrato
+            swing = sine(seconds * 5.5) * voice.vibrato
         if swing.size:
             phase += (swing * (2.0**32 / (2.0 * np.pi))).astype(np.int64).astype(np.uint32)
         index = phase >> np.uint32(32 - _TABLE_BITS)
@@ -223,107 +224,5 @@ class NoteCache:
         out = _wavetable(voice.rolloff, voice.even, harmonics).take(index)
         if voice.bright:
             extra = _wavetable(round(voice.rolloff * 0.5, 3), voice.even, harmonics).take(index)
-            out += extra * (_fade(samples, voice.bright_decay, self.rate) * np.float32(voice.bright))
+            out += extra * (fade(samples, voice.bright_decay, self.rate) * np.float32(voice.bright))
         return out
-
-
-def _high(noise: Floats, times: int) -> Floats:
-    """High-passed by ``times`` first differences."""
-    for _ in range(times):
-        noise = (noise[1:] - noise[:-1]) * np.float32(0.6)
-    return noise
-
-
-def _low(noise: Floats, width: int) -> Floats:
-    """Low-passed by a moving average of ``width`` samples, at the level of the input."""
-    total = np.cumsum(noise, dtype=np.float64)
-    return ((total[width:] - total[:-width]) / np.sqrt(width)).astype(np.float32)
-
-
-def _burst(draws: Draws, rate: int, seconds: float, decay: float, high: int = 0, low: int = 1) -> Floats:
-    count = int(seconds * rate)
-    low = max(1, low * rate // 22_050)
-    noise = _high(draws.noise(count + high + low), high)
-    return _low(noise, low)[:count] * _fade(count, decay, rate)
-
-
-def _drop(rate: int, seconds: float, start: float, end: float, bend: float, decay: float) -> Floats:
-    """A sine that falls from ``start`` to ``end`` Hz with time constant ``bend``: kicks, toms, congas."""
-    time = np.arange(int(seconds * rate)) / rate
-    cycles = end * time + (start - end) * bend * (1.0 - np.exp(-time / bend))
-    return (_sine(cycles) * np.exp(-time / decay)).astype(np.float32)
-
-
-def _kick(d: Draws, r: int) -> Floats:
-    return _drop(r, 0.4, d.uniform(120, 260), d.uniform(42, 62), 0.03, d.uniform(0.08, 0.2))
-
-
-def _snare(d: Draws, r: int) -> Floats:
-    body = _drop(r, 0.3, 260, d.uniform(150, 220), 0.02, 0.05)
-    return body * np.float32(0.5) + _burst(d, r, 0.3, d.uniform(0.05, 0.12), high=1) * np.float32(0.8)
-
-
-def _tom(d: Draws, r: int) -> Floats:
-    low = d.uniform(70, 130)
-    return _drop(r, 0.45, low * 1.6, low, 0.05, d.uniform(0.1, 0.18))
-
-
-def _conga(d: Draws, r: int) -> Floats:
-    low = d.uniform(180, 330)
-    return _drop(r, 0.25, low * 1.15, low, 0.02, d.uniform(0.05, 0.1)) * np.float32(0.8)
-
-
-def _rim(d: Draws, r: int) -> Floats:
-    return _drop(r, 0.06, 1_700, d.uniform(800, 1_200), 0.01, 0.015) * np.float32(0.7)
-
-
-def _hat(d: Draws, r: int) -> Floats:
-    return _burst(d, r, 0.12, d.uniform(0.015, 0.04), high=2) * np.float32(0.5)
-
-
-def _open_hat(d: Draws, r: int) -> Floats:
-    return _burst(d, r, 0.45, d.uniform(0.1, 0.2), high=2) * np.float32(0.45)
-
-
-def _ride(d: Draws, r: int) -> Floats:
-    ring = _drop(r, 0.6, 3_300, d.uniform(2_700, 3_200), 0.2, 0.25) * np.float32(0.15)
-    return ring + _burst(d, r, 0.6, d.uniform(0.12, 0.25), high=2) * np.float32(0.25)
-
-
-def _shaker(d: Draws, r: int) -> Floats:
-    hit = _burst(d, r, 0.1, d.uniform(0.02, 0.04), high=1)
-    rise = int(0.015 * r)
-    hit[:rise] *= np.arange(rise, dtype=np.float32) / np.float32(rise)
-    return hit * np.float32(0.5)
-
-
-def _clap(d: Draws, r: int) -> Floats:
-    hit = _burst(d, r, 0.25, d.uniform(0.05, 0.1), low=2)
-    for start in (0.011, 0.022):
-        at = int(start * r)
-        hit[at:] += _burst(d, r, 0.25, 0.012, high=1)[: hit.size - at]
-    return hit * np.float32(0.6)
-
-
-def _blip(d: Draws, r: int) -> Floats:
-    """The noise channel of an early games console: held samples."""
-    hold = max(1, r // 5_000)
-    count = int(0.15 * r)
-    steps = np.repeat(d.noise(count // hold + 1), hold)[:count]
-    return steps * _fade(count, d.uniform(0.02, 0.06), r) * np.float32(0.7)
-
-
-#: Drum name -> maker of one hit (n,) at a sample rate.
-DRUMS: dict[str, Callable[[Draws, int], Floats]] = {
-    "kick": _kick,
-    "snare": _snare,
-    "tom": _tom,
-    "conga": _conga,
-    "rim": _rim,
-    "hat": _hat,
-    "open": _open_hat,
-    "ride": _ride,
-    "shaker": _shaker,
-    "clap": _clap,
-    "blip": _blip,
-}

@@ -24,6 +24,9 @@ __all__ = ["active_rows", "check_samples", "define", "direct", "native", "pointe
 LIBRARY = torch.library.Library("fastaug", "FRAGMENT")
 
 
+_GRAIN = 32_768  # at::internal::GRAIN_SIZE
+
+
 @functools.lru_cache(maxsize=1)
 def native() -> ModuleType:
     """The compiled module ``fastaug._native``. torch is imported first, so both use torch's libgomp.
@@ -41,9 +44,12 @@ def native() -> ModuleType:
     return _native
 
 
-def threads() -> int:
-    """How many threads a CPU op may use: torch's number, which is 1 in a DataLoader worker."""
-    return torch.get_num_threads()
+def threads(elements: int | None = None) -> int:
+    """How many threads a CPU op may use: torch's number, which is 1 in a DataLoader worker.
+
+    An op that is cheap per element passes how many it has: below torch's own grain size, waking a team costs more.
+    """
+    return 1 if elements is not None and elements < _GRAIN else torch.get_num_threads()
 
 
 def pointer(tensor: Tensor | None) -> int | None:
@@ -105,6 +111,9 @@ def direct(*tensors: Tensor | None) -> bool:
     The dispatcher costs 4 us a call, 11 us with autograd registered, against 0.2 us for the native call.
     """
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+        return False
+    # vmap and forward-mode derivatives: the dispatcher says that they are not supported, a raw address would be wrong.
+    if torch._C._functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0:
         return False
     present = [t for t in tensors if t is not None]
     if any(type(t) not in (Tensor, torch.nn.Parameter) or t.device.type != "cpu" for t in present):

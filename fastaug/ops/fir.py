@@ -96,25 +96,28 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-    """The taps are symmetric, so the adjoint is the same filter over the gradient between zeros; what it puts outside
-    the signal belongs to the edge samples, which stood there."""
     if ctx.needs_input_grad[1]:
         raise RuntimeError("fastaug::windowed_sinc has no gradient with respect to its cutoff: detach it")
     cutoff, highpass, active = ctx.saved_tensors
-    positive = cutoff[cutoff > 0]
-    half = int(ctx.zeros / float(positive.min()) / 2) + 1 if positive.numel() else 1
+    adjoint = torch.ops.fastaug.windowed_sinc_adjoint(gradient, cutoff, highpass, ctx.zeros, active)
+    return adjoint, None, None, None, None
+
+
+def _adjoint(gradient: Tensor, cutoff: Tensor, highpass: Tensor, zeros: int, active: Tensor | None) -> Tensor:
+    """The taps are symmetric, so the adjoint is the same filter over the gradient between zeros; what it puts outside
+    the signal belongs to the edge samples, which stood there. An op of its own: it looks at the cutoffs."""
     length = gradient.shape[-1]
-    if gradient.numel() == 0:
-        return gradient, None, None, None, None
+    positive = cutoff[cutoff > 0]
+    half = int(zeros / float(positive.min()) / 2) + 1 if gradient.numel() and positive.numel() else 0
     padded = torch.nn.functional.pad(gradient, (half, half))
-    wide = torch.ops.fastaug.windowed_sinc(padded, cutoff, torch.zeros_like(highpass), ctx.zeros, None)
+    run = _cuda if gradient.device.type == "cuda" else _cpu
+    wide = run(padded, cutoff, torch.zeros_like(highpass), zeros, None)
     low = wide[..., half : half + length].clone()
-    low[..., 0] += wide[..., :half].sum(-1)
-    low[..., -1] += wide[..., half + length :].sum(-1)
+    if half:
+        low[..., 0] += wide[..., :half].sum(-1)
+        low[..., -1] += wide[..., half + length :].sum(-1)
     result = torch.where(highpass[:, None, None], gradient - low, low)
-    if active is not None:
-        result = torch.where(active[:, None, None], result, gradient)
-    return result, None, None, None, None
+    return result if active is None else torch.where(active[:, None, None], result, gradient)
 
 
 define(
@@ -124,4 +127,10 @@ define(
     fake=_fake,
     backward=_backward,
     setup_context=_setup_context,
+)
+define(
+    "windowed_sinc_adjoint(Tensor gradient, Tensor cutoff, Tensor highpass, int zeros, Tensor? active) -> Tensor",
+    cpu=_adjoint,
+    cuda=_adjoint,
+    fake=_fake,
 )

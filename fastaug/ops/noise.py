@@ -75,7 +75,7 @@ def _cpu(x: Tensor, noise_key: Tensor, level: Tensor, mode: int, active: Tensor 
         pointer(active),
         *x.shape,
         mode,
-        threads(),
+        threads(x.numel()),
     )
     return y
 

@@ -54,6 +54,7 @@ class _Plan:
 
     up: int
     down: int
+    quality: str
     half: int
     interpolated: bool
     taps: Tensor
@@ -197,9 +198,9 @@ def _plan(up: int, down: int, quality: str) -> _Plan:
         taps = torch.empty(PHASES, 3, 2 * half)
         native = _library.native()
         native.fa_resample_table(master.data_ptr(), DENSITY, spec.support, scale, half, taps.data_ptr())
-        return _Plan(up, down, half, True, taps)
+        return _Plan(up, down, quality, half, True, taps)
     t = np.arange(2 * half) - (half - 1) - (np.arange(up) / up)[:, None]
-    return _Plan(up, down, half, False, torch.from_numpy((scale * _low_pass(t * scale, spec)).astype(np.float32)))
+    return _Plan(up, down, quality, half, False, torch.from_numpy((scale * _low_pass(t * scale, spec)).astype(np.float32)))
 
 
 @lru_cache(maxsize=64)
@@ -226,19 +227,20 @@ def _convert(
     count, rows = x.shape[-1], y.numel() // length
     sizes = (rows, stride, count, x_start, start, length, plan.up, plan.down)
     if x.device.type == "cuda":
-        from fastaug.ops import _cuda
-
-        taps = _taps_on(plan.up, plan.down, quality, x.device)
-        blocks = -(-rows * length * 16 // 256)
-        _cuda.launch(
-            "resample.cu", "fa_resample_kernel", (blocks,), (256,),
-            (x, y, *sizes, taps, plan.half, int(plan.interpolated)),
-        )  # fmt: skip
-        return y
+        return _launch(x, y, sizes, plan)
     team = _library.threads() if threads is None else threads
     _library.native().fa_resample(
         x.data_ptr(), y.data_ptr(), *sizes, plan.taps.data_ptr(), plan.half, int(plan.interpolated), team
     )
+    return y
+
+
+def _launch(x: Tensor, y: Tensor, sizes: tuple[int, ...], plan: _Plan) -> Tensor:
+    from fastaug.ops._cuda import launch
+
+    taps = _taps_on(plan.up, plan.down, plan.quality, x.device)
+    args = (x, y, *sizes, taps, plan.half, int(plan.interpolated))
+    launch("resample.cu", "fa_resample_kernel", (-(-y.numel() * 16 // 256),), (256,), args)
     return y
 
 

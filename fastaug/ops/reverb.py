@@ -46,8 +46,8 @@ def reverb(
         active: bool (B,); rows that are False are copied. Default: all.
 
     Returns:
-        A new (B, C, T) float32 tensor. A NaN or Inf fills the rest of its own example, no other. Differentiable in
-        `x` with ``clip=False``; a clipped call raises RuntimeError in the backward pass.
+        A new (B, C, T) float32 tensor. A NaN rings on to the end of its own example, in no other (so does an Inf
+        that is not clipped). Differentiable in `x` with ``clip=False``; a clipped call raises RuntimeError in the backward pass.
 
     Raises:
         TypeError: `x` is not float32 or `active` not bool.
@@ -109,12 +109,16 @@ def _cuda(
     if x.numel() == 0:
         return y
     floats = 2 * sum(int(rate / 44100 * longest + 0.5) for longest in _LONGEST)
-    limit = torch.cuda.get_device_properties(x.device).shared_memory_per_block_optin - _STATIC_SHARED
-    fits = 4 * floats <= limit
+    fits = 4 * floats + _STATIC_SHARED <= _shared_bytes(x.device)
     scratch = None if fits else x.new_empty(blocks, floats)
     args = (x, y, settings, active, scratch, floats, channels, length, rate, int(wet_only), int(clip), int(adjoint))
     launch("reverb.cu", "fa_reverb_kernel", (blocks,), (_THREADS,), args, shared_bytes=4 * floats if fits else 0)
     return y
+
+
+def _shared_bytes(device: torch.device) -> int:
+    """The most shared memory that a block can ask for: from 64 KiB (Turing) to 227 KiB (Hopper)."""
+    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
 
 
 def _fake(

@@ -77,7 +77,8 @@ def pitch_shift(
     """
     x = check_samples(x)
     _check_rate(sample_rate)
-    if not isinstance(semitones, Tensor) or semitones.device.type == "cpu":
+    tracing = torch.compiler.is_compiling()  # no values then; on the CPU max_semitones sizes nothing
+    if not isinstance(semitones, Tensor) or (semitones.device.type == "cpu" and not tracing):
         semitones = _host_rows(semitones, x, "semitones")
         max_semitones = float(semitones.abs().max()) if semitones.numel() else 0.0
     if not 0.0 <= max_semitones <= 36.0:

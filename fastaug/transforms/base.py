@@ -211,7 +211,8 @@ class Transform(nn.Module):
         many = batch.repeat(n, *[1] * (batch.dim() - 1))
         every = None if lengths is None else lengths.repeat(n)
         out: Tensor = self.apply(many, self.draw(rows), sample_rate, every)
-        return out.reshape(n, len(batch), *out.shape[1:]).reshape(n, *out.shape[self.batch_dim - samples.dim() :])
+        one = (len(batch), *out.shape[1:])[self.batch_dim - samples.dim() :]
+        return out.reshape(n, *one)
 
     def reset(self, seed: int | None = None) -> None:
         """Start over at call 0, with another seed if one is given: the same calls then give the same output."""

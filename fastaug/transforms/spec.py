@@ -19,7 +19,7 @@ __all__ = ["SpecAugment"]
 def _words(keys: Keys, param: str, count: int) -> Tensor:
     """int64 (B, count, 2): two raw 32-bit words a mask, one for its width and one for its place."""
     blocks = [keys.words(param, block=block) for block in range(max(1, -(-2 * count // 4)))]
-    return torch.cat(blocks, dim=1)[:, : 2 * count].reshape(-1, count, 2)
+    return torch.cat(blocks, dim=1)[:, : 2 * count].reshape(len(keys), count, 2)
 
 
 @dataclass(eq=False, repr=False)

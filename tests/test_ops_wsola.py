@@ -1,0 +1,168 @@
+"""fastaug.ops.wsola against sox, its definition, and the emulated kernels."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import reference
+import torch
+from oracles import agreement_db, check_rows, emulate_launches, music, needs_sox, sox
+
+from fastaug.ops import wsola as ops
+from fastaug.ops.resample import QUALITIES
+from fastaug.ops.wsola import pitch_shift, stretch_factor, time_stretch
+
+FACTORS = [0.66742, 0.8, 1.25, 1.49831, 3.0]
+
+
+def in_band_db(y: torch.Tensor, expected: torch.Tensor, fraction: float) -> float:
+    """Agreement over the lowest `fraction` of the spectrum."""
+    n = min(y.shape[-1], expected.shape[-1])
+    a, b = (torch.fft.rfft(v[..., :n].double()) for v in (y, expected))
+    count = int(fraction * a.shape[-1])
+    return agreement_db(torch.view_as_real(a[..., :count]), torch.view_as_real(b[..., :count]))
+
+
+@needs_sox
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize(("rate", "channels"), [(8_000, 1), (16_000, 2), (22_050, 1), (44_100, 2), (96_000, 1)])
+def test_time_stretch_equals_sox_tempo(rate: int, channels: int, factor: float) -> None:
+    x = music(rate, int(0.9 * rate), channels)
+    y, lengths = time_stretch(x[None], factor, rate)
+    expected = sox(x, rate, "tempo", factor)
+    assert y.shape[1:] == expected.shape and lengths.tolist() == [y.shape[-1]]
+    assert (y[0] - expected).abs().max() < 1e-6
+
+
+@needs_sox
+@pytest.mark.parametrize("rate", [22_050, 44_100])
+@pytest.mark.parametrize("cents", [-700, -350, -100, 100, 350, 700])
+def test_pitch_shift_equals_sox_pitch_in_band(rate: int, cents: int) -> None:
+    x = music(rate, 59_049)
+    y = pitch_shift(x[None], rate, cents / 100)
+    expected = sox(x, rate, "pitch", cents, "rate", rate)
+    assert abs(expected.shape[1] - y.shape[2]) <= 1  # sox may lose a sample, as here at -700 cents
+    band = 0.88 * min(1.0, 2 ** (cents / 1200))  # below both low-passes' edges
+    assert in_band_db(y[0], expected, band) > 80
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.93, 1.0, 1.7])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_time_stretch_equals_the_definition(channels: int, factor: float) -> None:
+    x = music(8_000, 5_000, channels)
+    y, _ = time_stretch(x[None], factor, 8_000)
+    torch.testing.assert_close(y[0], torch.from_numpy(reference.stretch(x.numpy(), factor, 8_000)), rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("semitones", [-12.0, -3.3, 0.5, 7.0, 24.0])
+def test_pitch_shift_equals_the_definition(semitones: float) -> None:
+    x, spec = music(8_000, 4_000, 2), QUALITIES["high"]
+    expected = reference.pitch_shift(x.numpy(), semitones, 8_000, spec.pass_band, spec.stop_db)
+    assert agreement_db(pitch_shift(x[None], 8_000, semitones)[0], torch.from_numpy(expected)) > 115
+
+
+def test_factor_is_rounded_as_sox_prints_it() -> None:
+    semitones = torch.arange(-3600, 3601, dtype=torch.float64) / 100
+    expected = [float(f"{2 ** (-s / 12):g}") for s in semitones.tolist()]
+    assert stretch_factor(semitones).tolist() == expected
+
+
+def test_a_tone_arrives_at_its_new_pitch() -> None:
+    rate, n = 22_050, 1 << 16
+    x = torch.sin(2 * math.pi * 440 / rate * torch.arange(n)).expand(3, 1, n)
+    y = pitch_shift(x, rate, torch.tensor([-7.0, 3.0, 7.0]))
+    peaks = torch.fft.rfft(y[:, 0] * torch.hann_window(n)).abs().argmax(-1) * rate / n
+    expected = 440 * 2 ** (torch.tensor([-7.0, 3.0, 7.0]) / 12)
+    assert (peaks - expected).abs().max() < 1.0
+
+
+def test_identities() -> None:
+    x = 3 * torch.randn(2, 2, 3000)
+    assert torch.equal(pitch_shift(x, 8_000, 0.0), x)
+    y, lengths = time_stretch(x, 1.0, 8_000)
+    assert torch.equal(y, x) and lengths.tolist() == [3000, 3000]
+
+
+def test_stretched_rows_keep_their_own_lengths() -> None:
+    x = torch.stack([music(8_000, 3_000)] * 4)
+    factors, active = torch.tensor([0.5, 1.0, 2.0, 0.5]), torch.tensor([True, True, True, False])
+    y, lengths = time_stretch(x, factors, 8_000, active)
+    assert lengths.tolist() == [6000, 3000, 1500, 3000] and y.shape == (4, 1, 6000)
+    for row, length in zip(y, lengths.tolist()):
+        assert not row[:, length:].any()
+    assert torch.equal(y[3, :, :3000], x[3])
+    assert torch.equal(y[2, :, :1500], time_stretch(x[2:3], 2.0, 8_000)[0][0])
+
+
+def test_rows_are_independent() -> None:
+    x = torch.stack([music(8_000, 4_000, 2, seed) for seed in range(5)])
+    semitones = torch.tensor([-7.0, 3.5, 0.0, 12.0, 1.0])
+    check_rows(lambda x, rows, on: pitch_shift(x, 8_000, semitones[rows], on), x)
+    check_rows(lambda x, rows, on: time_stretch(x, 1.3, 8_000, on)[0], x, same_shape=False)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 100, 655, 656, 657])
+@pytest.mark.parametrize("rate", [1000, 8_000])
+def test_short_and_silent(length: int, rate: int) -> None:
+    """Shorter than one segment (656 samples at 8 kHz): what there is, then zeros."""
+    for x in (torch.zeros(2, 1, length), torch.rand(2, 1, length)):
+        for factor in (0.5, 2.5):
+            y, _ = time_stretch(x, factor, rate)
+            expected = reference.stretch(x[0].numpy(), factor, rate)
+            torch.testing.assert_close(y[0], torch.from_numpy(expected), rtol=0, atol=2e-7)
+        for semitones in (-12.0, 7.0):
+            assert pitch_shift(x, rate, semitones).isfinite().all()
+    assert not pitch_shift(torch.zeros(1, 1, length), rate, 5.0).any()
+    assert pitch_shift(torch.zeros(0, 1, length), rate, 5.0).shape == (0, 1, length)
+
+
+def test_bad_arguments_raise() -> None:
+    x = torch.zeros(2, 1, 100)
+    with pytest.raises(ValueError, match=r"factor must lie in \[0.1, 100\]"):
+        time_stretch(x, 0.01, 8_000)
+    with pytest.raises(ValueError, match=r"factor must lie in \[0.1, 100\]"):
+        time_stretch(x, torch.tensor([1.0, float("nan")]), 8_000)
+    for bad in (40.0, torch.tensor([0.0, float("nan")])):
+        with pytest.raises(ValueError, match=r"semitones must lie in \[-36, 36\]"):
+            pitch_shift(x, 8_000, bad)
+    with pytest.raises(ValueError, match="at least 1000"):
+        pitch_shift(x, 500, 1.0)
+    with pytest.raises(ValueError, match=r"semitones must be a number or have shape \(2,\)"):
+        pitch_shift(x, 8_000, torch.zeros(3))
+
+
+def test_ops() -> None:
+    x, factors = torch.randn(2, 1, 900), torch.tensor([0.8, 1.5], dtype=torch.float64)
+    active = torch.tensor([True, False])
+    torch.library.opcheck(torch.ops.fastaug.time_stretch.default, (x, factors, 8000, 1125, active))
+    torch.library.opcheck(torch.ops.fastaug.pitch_shift.default, (x, factors, 8000, 12.0, active))
+    with pytest.raises(RuntimeError, match="fastaug::pitch_shift has no gradient"):
+        pitch_shift(x.clone().requires_grad_(), 8_000, 2.0).sum().backward()
+    with pytest.raises(RuntimeError, match="fastaug::time_stretch has no gradient"):
+        time_stretch(x.clone().requires_grad_(), 2.0, 8_000)[0].sum().backward()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_stretch_kernel_is_bit_equal_to_the_cpu(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.stack([music(4_000, 1_500, channels, seed) for seed in range(5)])
+    x[2, :, 700:] = float("nan")
+    x[3] = 0.0
+    factors = torch.tensor([0.7, 1.8, 0.9, 0.8, 1.0], dtype=torch.float64)
+    active = torch.tensor([True, False, True, True, True])
+    expected = ops._stretch_cpu(x, factors, 4_000, 2142, active)
+    emulate_launches(monkeypatch)
+    y = ops._stretch_cuda(x, factors, 4_000, 2142, active)
+    torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_pitch_kernels_are_bit_equal_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.stack([music(4_000, 700, 1, seed) for seed in range(5)])
+    factors = stretch_factor(torch.tensor([-5.0, 7.0, 0.0, 3.0, 13.0]))
+    active = torch.tensor([True, True, True, False, True])
+    expected = ops._pitch_cpu(x, factors, 4_000, 13.0, active)
+    reports = emulate_launches(monkeypatch, count=True)
+    y = ops._pitch_cuda(x, factors, 4_000, 7.0, active)
+    assert torch.equal(y[:4], expected[:4])
+    assert y[4].isnan().all()  # beyond max_semitones: said loudly, without a wait for the device
+    assert reports[2].ratio < 1.6
