@@ -10,7 +10,6 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).parent
 # Rounding is the same on every machine (no contraction, no reassociation); errno and traps, which nobody reads, would
@@ -89,16 +88,6 @@ class BuildNative(build_ext):
         return None if done.returncode == 0 else "\n".join(done.stderr.splitlines()[:8])
 
 
-class SourceDistribution(sdist):
-    """Refuses to make an archive without the kernels: their folders are data to setuptools, easily lost."""
-
-    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
-        super().make_release_tree(base_dir, files)
-        for name in SHIPPED:
-            if (ROOT / name).is_dir() and not Path(base_dir, name).is_dir():
-                raise SystemExit(f"{name}/ is missing from the source distribution")
-
-
 def shipped_packages() -> tuple[dict[str, str], dict[str, list[str]]]:
     """(package -> folder, package -> files) for csrc/ and recipes/, which have no __init__.py of their own."""
     folders: dict[str, str] = {}
@@ -140,6 +129,6 @@ setup(
             py_limited_api=True,
         )
     ],
-    cmdclass={"build_ext": BuildNative, "sdist": SourceDistribution},
+    cmdclass={"build_ext": BuildNative},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

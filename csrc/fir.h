@@ -1,5 +1,5 @@
-// Zero-phase windowed-sinc low-pass as julius defines it (julius/lowpass.py): a Hann window over `zeros` zero crossings,
-// unit gain at 0 Hz, the edge samples repeated outside the signal. High-pass: the signal minus its low-pass.
+// Zero-phase windowed-sinc low-pass as julius defines it (julius/lowpass.py): a Hann window over `zeros` zero
+// crossings, unit gain at 0 Hz, the edge samples repeated outside the signal. High-pass: the signal minus its low-pass.
 #pragma once
 
 #include "fa_compat.h"

@@ -35,7 +35,8 @@ FA_HD FaPosition fa_exact_position(long long k, long long up, long long down) {
 FA_HD FaPosition fa_interpolated_position(long long k, long long up, long long down) {
     const long long numerator = k * down;
     const long long scaled = (numerator % up) * kResamplePhases;
-    return {numerator / up, scaled / up, static_cast<float>(static_cast<double>(scaled % up) / static_cast<double>(up))};
+    return {numerator / up, scaled / up,
+            static_cast<float>(static_cast<double>(scaled % up) / static_cast<double>(up))};
 }
 
 // Output k at the real source position k * step.

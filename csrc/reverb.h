@@ -51,18 +51,30 @@ FA_HD FaReverbCoefficients fa_reverb_coefficients(const FaReverbSettings& s, dou
 // Lengths at 44.1 kHz. A switch: a table indexed at run time would live in a GPU thread's local memory.
 FA_HD int fa_reverb_length(int line) {
     switch (line) {
-        case 0: return 1116;
-        case 1: return 1188;
-        case 2: return 1277;
-        case 3: return 1356;
-        case 4: return 1422;
-        case 5: return 1491;
-        case 6: return 1557;
-        case 7: return 1617;
-        case 8: return 225;
-        case 9: return 341;
-        case 10: return 441;
-        default: return 556;
+        case 0:
+            return 1116;
+        case 1:
+            return 1188;
+        case 2:
+            return 1277;
+        case 3:
+            return 1356;
+        case 4:
+            return 1422;
+        case 5:
+            return 1491;
+        case 6:
+            return 1557;
+        case 7:
+            return 1617;
+        case 8:
+            return 225;
+        case 9:
+            return 341;
+        case 10:
+            return 441;
+        default:
+            return 556;
     }
 }
 

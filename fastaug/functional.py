@@ -145,14 +145,14 @@ def delay(
 
     Args:
         sample_rate: Hz.
-        delay_ms: milliseconds.
+        delay_ms: milliseconds, not negative.
         factor: amplitude of the echo.
     """
     batch = _batch(x)
     offset = (row_values(delay_ms, batch, "delay_ms", torch.float64) * sample_rate / 1000).long()
-    source = torch.arange(batch.shape[-1], device=batch.device) - offset[:, None]
-    echo = batch.gather(2, source.clamp(min=0)[:, None].expand_as(batch))
-    echo = torch.where((source >= 0)[:, None], echo, 0.0)
+    # one zero in front of the row stands for everything before it
+    source = (torch.arange(1, batch.shape[-1] + 1, device=batch.device) - offset[:, None]).clamp_(min=0)
+    echo = torch.nn.functional.pad(batch, (1, 0)).gather(2, source[:, None].expand_as(batch))
     out = batch + echo * row_values(factor, batch, "factor", batch.dtype)[:, None, None]
     return _like(_pick(active, out * 0.5 if halve else out, batch), x)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from fastaug.random import Keys, sample_id
 from fastaug.shards.record import BadRecord, Record
 from fastaug.shards.source import Source
 
-__all__ = ["CROPS", "Labels", "Loader", "Row", "Task"]
+__all__ = ["CROPS", "Labels", "Loader", "Row", "Task", "merge_rows"]
 
 CROPS = ("random", "center", "segments", "whole")
 _MAX_REPLACEMENTS = 16
@@ -246,3 +247,14 @@ class Loader:
 
 def _place_of(error: Exception, key: str) -> str:
     return str(getattr(error, "filename", None) or key)
+
+
+def merge_rows(rows: list[Task]) -> list[Task]:
+    """Adjacent rows of one delivery as one task, so that each member is opened once a batch."""
+    tasks: list[Task] = []
+    for row in rows:
+        if tasks and tasks[-1].position == row.position:
+            tasks[-1] = dataclasses.replace(tasks[-1], segments=tasks[-1].segments + row.segments)
+        else:
+            tasks.append(row)
+    return tasks

@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from fastaug.batch import Batch, Place
 from fastaug.checks import check_rate
 from fastaug.codecs.sndfile import DecodeError
-from fastaug.loader import CROPS, Labels, Loader, Row, Task
-from fastaug.random import Keys
+from fastaug.loader import CROPS, Labels, Loader, Row, Task, merge_rows
 from fastaug.shards.order import epoch_order
 from fastaug.shards.record import BadRecord
 from fastaug.shards.source import open_source
-from fastaug.transforms.base import Params, Transform
+from fastaug.views import bind_views, transform_views, unwrap_views
 
 __all__ = ["Pipeline", "Stats"]
 
@@ -141,9 +140,9 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         self.device = torch.device(device) if device is not None else _default_device()
         self.num_threads = torch.get_num_threads() if num_threads is None else num_threads
         self.prefetch = prefetch
-        self.transform = _bound(transform, sample_rate, views, "transform")
-        self.frontend = _bound(frontend, sample_rate, None, "frontend")
-        self.spec_transform = _bound(spec_transform, sample_rate, views, "spec_transform")
+        self.transform = bind_views(transform, sample_rate, views, "transform")
+        self.frontend = bind_views(frontend, sample_rate, None, "frontend")
+        self.spec_transform = bind_views(spec_transform, sample_rate, views, "spec_transform")
         if self.spec_transform is not None and frontend is None:
             raise ValueError("spec_transform works on a frontend's output: give frontend= as well")
         self.epoch = 0
@@ -195,20 +194,20 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         moved = (batch.pin_memory() if self.device.type == "cuda" else batch).to(self.device, non_blocking=True)
         audio = moved.audio if self.views is not None else moved.audio[None]
         lengths = moved.lengths.reshape(audio.shape[:2])
-        audio, params = _transformed(audio, self.transform, batch.subkeys, "transform", lengths)
+        audio, params = transform_views(audio, self.transform, batch.subkeys, "transform", lengths)
         spectra, spec_params = None, None
         if self.frontend is not None:
             flat = self.frontend(audio.flatten(0, 1))
             spectra = flat.reshape(*audio.shape[:2], *flat.shape[1:])
-            spectra, spec_params = _transformed(spectra, self.spec_transform, batch.subkeys, "spec_transform", None)
+            spectra, spec_params = transform_views(spectra, self.spec_transform, batch.subkeys, "spec_transform", None)
         if self.views is None:
             audio, spectra = audio[0], None if spectra is None else spectra[0]
         return dataclasses.replace(
             moved,
             audio=audio,
             spectrograms=spectra,
-            params=_single(params, self.views),
-            spec_params=_single(spec_params, self.views),
+            params=unwrap_views(params, self.views),
+            spec_params=unwrap_views(spec_params, self.views),
             finished=True,
         )
 
@@ -284,7 +283,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             chunks.pop()
         if not chunks and self.drop_last:
             raise ValueError(f"drop_last with batch_size={self.batch_size}: an epoch has only {len(rows)} rows")
-        return [_merge(chunk) for chunk in chunks]
+        return [merge_rows(chunk) for chunk in chunks]
 
     def _segment_counts(self, records: list[int]) -> dict[int, int]:
         """Segments of each record, 0 for bad ones; empty unless ``crop="segments"``."""
@@ -334,52 +333,6 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             self.epoch, self._delivered, self._resume_at = place.epoch, place.index + 1, 0
 
 
-def _merge(rows: list[Task]) -> list[Task]:
-    """Adjacent rows of one delivery as one task, so that each member is opened once a batch."""
-    tasks: list[Task] = []
-    for row in rows:
-        if tasks and tasks[-1].position == row.position:
-            tasks[-1] = dataclasses.replace(tasks[-1], segments=tasks[-1].segments + row.segments)
-        else:
-            tasks.append(row)
-    return tasks
-
-
-def _transformed(
-    samples: Tensor, steps: Any, subkeys: Tensor, path: str, lengths: Tensor | None
-) -> tuple[Tensor, list[Params | None]]:
-    """(V, B, ...) through one transform for all views, in one call, or through a list of V."""
-    views, count = samples.shape[:2]
-    keys = [Keys(subkeys[v].numpy().astype(np.uint32), path) for v in range(views)]
-    if isinstance(steps, list):
-        each = [_applied(samples[v], steps[v], keys[v], None if lengths is None else lengths[v]) for v in range(views)]
-        return torch.stack([out for out, _ in each]), [params for _, params in each]
-    flat_lengths = None if lengths is None else lengths.flatten()
-    out, params = _applied(samples.flatten(0, 1), steps, Keys.cat(keys), flat_lengths)
-    split = [None if params is None else _rows(params, v * count, (v + 1) * count) for v in range(views)]
-    return out.reshape(views, count, *out.shape[1:]), split
-
-
-def _applied(samples: Tensor, step: Any, keys: Keys, lengths: Tensor | None) -> tuple[Tensor, Params | None]:
-    if step is None or (isinstance(step, Transform) and step.augments and not step.training):
-        return samples, None
-    if not isinstance(step, Transform):
-        return step(samples), None
-    params = step.draw(keys)
-    return step.apply(samples, params, lengths=lengths), params
-
-
-def _rows(params: Params, start: int, stop: int) -> Params:
-    return {k: _rows(v, start, stop) if isinstance(v, dict) else v[start:stop] for k, v in params.items()}
-
-
-def _single(params: list[Params | None] | None, views: int | None) -> Any:
-    """Params as Batch holds them: None where nothing was drawn, one dict without a view dimension."""
-    if params is None or all(p is None for p in params):
-        return None
-    return params[0] if views is None else params
-
-
 def _named(batch: Batch, name: str) -> Any:
     if hasattr(batch, name):
         return getattr(batch, name)
@@ -405,17 +358,6 @@ def _crop_samples(crop: str, samples: int | None, seconds: float | None, rate: i
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-
-
-def _bound(steps: Any, sample_rate: int, views: int | None, name: str) -> Any:
-    """``steps`` with the rate bound into every part that takes one."""
-    if isinstance(steps, list | tuple):
-        if len(steps) != views:
-            raise ValueError(f"{name} is a list of {len(steps)} for views={views}")
-        return [_bound(step, sample_rate, None, name) for step in steps]
-    if hasattr(steps, "bind"):
-        steps.bind(sample_rate)
-    return steps
 
 
 def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -221,8 +221,8 @@ def report(bar: tqdm[Any], shown: dict[str, Any], values: dict[str, Any]) -> Non
 def closing_words(cfg: Config, out: Path, step: int, resume_with: str) -> str:
     lines = [f"{out / 'model.safetensors'}: step {step} of {cfg.steps}"]
     if step < cfg.steps:
-        lines.append(f"go on:        {resume_with}")
-    lines.append(f"what it knows: python {Path(__file__).with_name('probe.py')} --checkpoint {out}")
+        lines.append(f"go on:          {resume_with}")
+    lines.append(f"what it knows:  python {Path(__file__).with_name('probe.py')} --checkpoint {out}")
     if not cfg.data:
         lines.append(f"your own music: python {__file__} --preset clmr-v2 --data FOLDER")
     return "\n".join(lines)

@@ -39,6 +39,11 @@ fi
     say "could not create $VENV; on Debian and Ubuntu: sudo apt-get install python3-venv"
     exit 1
 }
+# If $PYTHON is itself of a virtual environment, "system" means its base: show the packages of $PYTHON too.
+if [ -n "$site" ] && ! "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
+    "$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("purelib")); print(sysconfig.get_path("platlib"))' |
+        sort -u >"$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/parent.pth"
+fi
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 # Not isolated: the build needs setuptools only, and must not fetch it twice.
 "$VENV/bin/python" -m pip install --quiet -c "$pins" "setuptools>=64" wheel

@@ -23,22 +23,12 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(THREADS)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_runtest_setup(item: pytest.Item) -> None:
     """Without CUDA, tests marked gpu are skipped, or fail if FASTAUG_REQUIRE_CUDA=1 says that there must be one."""
-    if torch.cuda.is_available():
-        return
-    required = os.environ.get("FASTAUG_REQUIRE_CUDA") == "1"
-    for item in items:
-        if item.get_closest_marker("gpu"):
-            if required:
-                item.add_marker(pytest.mark.usefixtures("_fail_without_cuda"))
-            else:
-                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-
-
-@pytest.fixture
-def _fail_without_cuda() -> None:
-    pytest.fail("FASTAUG_REQUIRE_CUDA=1, but torch.cuda.is_available() is False")
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        if os.environ.get("FASTAUG_REQUIRE_CUDA") == "1":
+            pytest.fail("FASTAUG_REQUIRE_CUDA=1, but torch.cuda.is_available() is False", pytrace=False)
+        pytest.skip("no CUDA device")
 
 
 def _global_rng_state() -> str:
@@ -48,7 +38,7 @@ def _global_rng_state() -> str:
 
 
 @pytest.fixture(autouse=True)
-def _isolated(request: pytest.FixtureRequest) -> Iterator[None]:
+def _isolated() -> Iterator[None]:
     """Seeds the global generators before each test, and restores torch's thread count after it."""
     random.seed(0)
     np.random.seed(0)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import soundfile
 import torch
-from emulation import Report, emulate
 from torch import Tensor
 
+from emulation import Report, emulate
 from fastaug.ops import _cuda
 
 needs_sox = pytest.mark.skipif(shutil.which("sox") is None, reason="no sox command")
@@ -36,7 +36,12 @@ def emulate_launches(monkeypatch: pytest.MonkeyPatch, count: bool = False) -> li
     reports: list[Report] = []
 
     def launch(
-        file: str, name: str, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], shared_bytes: int = 0
+        file: str,
+        name: str,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: tuple[Any, ...],
+        shared_bytes: int = 0,
     ) -> None:
         reports.append(emulate(file).launch(name, grid, block, args, shared_bytes, count=count))
 

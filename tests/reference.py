@@ -49,8 +49,6 @@ def resample(x: np.ndarray, from_rate: int, to_rate: int, pass_band: float, stop
 # ---- reverb ----
 
 
-
-
 def _wet(x: np.ndarray, side: int, rate: float, setting: dict[str, float]) -> np.ndarray:
     """One side's combs and allpasses over x (T,), in blocks that no delay is shorter than."""
     feedback = 1 - 0.7 * (0.02 / 0.7) ** (setting["reverberance"] / 100)
@@ -99,7 +97,7 @@ def reverb(x: np.ndarray, rate: float, wet_only: bool = False, clip: bool = True
 
 
 def stretch(x: np.ndarray, factor: float, rate: float) -> np.ndarray:
-    """WSOLA of x (C, T) with sox's geometry; distances in float32, one term after the other, as decisions hang on them."""
+    """WSOLA of x (C, T) with sox's geometry; distances in float32, term after term: decisions hang on them."""
     segment, search = int(0.082 * rate + 0.5), int(rate * 82 / 5.587 / 1000 + 0.5)
     overlap = int(max(rate * 82 / 6.833 / 1000 + 4.5, 16)) & ~7
     length = int(x.shape[1] / factor + 0.5)

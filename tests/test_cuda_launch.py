@@ -54,6 +54,7 @@ def test_a_missing_nvrtc_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_source_changes_with_any_header(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """CuPy's disk cache knows the source text alone: an edited header must change it."""
+    _cuda._sources_hash.cache_clear()
     before = _cuda.kernel_source("noise.cu")
     for path in csrc_dir().rglob("*"):
         if path.suffix in (".h", ".cu"):
@@ -82,6 +83,16 @@ def test_arguments_are_packed_as_the_emulator_reads_them() -> None:
     packed = [_cuda._argument(value) for value in (x, None, True, 7, 0.5, np.float32(0.25))]
     assert packed == [x.data_ptr(), 0, 1, 7, 0.5, np.float32(0.25)]
     assert [type(value) for value in packed] == [int, int, int, int, float, np.float32]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without CUDA")
+def test_a_required_gpu_that_is_missing_fails_instead_of_skipping() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests/test_doctor.py", "-p", "no:cacheprovider"]
+    root = Path(__file__).parents[1]
+    env = os.environ | {"FASTAUG_REQUIRE_CUDA": "1"}
+    done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "FASTAUG_REQUIRE_CUDA=1, but torch.cuda.is_available() is False" in done.stdout
 
 
 WARM = "from fastaug.ops._cuda import warm; print(len(warm()))"

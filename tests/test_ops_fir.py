@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import reference
 import torch
-from oracles import agreement_db, check_rows, emulate_launches
 
+import reference
 from fastaug.ops import fir as ops
 from fastaug.ops.fir import windowed_sinc
+from oracles import agreement_db, check_rows, emulate_launches
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 96_000])
@@ -85,6 +85,8 @@ def test_op() -> None:
     x = torch.randn(2, 1, 200, requires_grad=True)
     arguments = (x, torch.tensor([0.1, 0.2], dtype=torch.float64), torch.tensor([True, False]), 8, None)
     torch.library.opcheck(torch.ops.fastaug.windowed_sinc.default, arguments)
+    compiled = torch.compile(lambda x: windowed_sinc(x, arguments[1], arguments[2]), fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x.detach()), windowed_sinc(x.detach(), arguments[1], arguments[2]))
 
 
 @pytest.mark.parametrize("length", [1, 300, 1100])

@@ -7,14 +7,14 @@ import time
 
 import numpy as np
 import pytest
-import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import agreement_db, check_rows, emulate_launches
 
+import reference
 from fastaug.ops import resample as ops
 from fastaug.ops.resample import QUALITIES, output_length, resample, resample_range, source_range
+from oracles import agreement_db, check_rows, emulate_launches
 
 RATES = [(44_100, 22_050), (48_000, 22_050), (22_050, 16_000), (44_100, 8_000), (8_000, 96_000), (44_099, 22_051)]
 
@@ -129,14 +129,14 @@ def test_op() -> None:
     x = torch.randn(2, 1, 300)
     torch.library.opcheck(torch.ops.fastaug.resample.default, (x, 48_000, 22_050, "high"))
     assert torch.equal(torch.ops.fastaug.resample(x, 48_000, 22_050, "high"), resample(x, 48_000, 22_050))
+    compiled = torch.compile(lambda x: resample(x, 48_000, 22_050), fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x), resample(x, 48_000, 22_050))
     with pytest.raises(RuntimeError, match="fastaug::resample has no gradient"):
         resample(x.requires_grad_(), 48_000, 22_050).sum().backward()
 
 
 @pytest.mark.parametrize(("rates", "start"), [((48_000, 22_050), 0), ((44_099, 22_051), 77), ((8_000, 22_050), 300)])
-def test_kernel_is_bit_equal_to_the_cpu(
-    rates: tuple[int, int], start: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kernel_is_bit_equal_to_the_cpu(rates: tuple[int, int], start: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, total, length = torch.randn(2, 2, 900), 900, 130
     low, high = (max(0, min(bound, total)) for bound in source_range(*rates, start, length))
     x = whole[..., low:high].contiguous()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import tarfile
 import warnings
@@ -88,12 +89,12 @@ def test_the_order_is_a_shuffle_and_members_are_plain(tmp_path: Path) -> None:
     assert all((m.mtime, m.uid, m.gid, m.mode, m.isreg()) == (0, 0, 0, 0o644, True) for m in members)
     assert all(a.name.rpartition(".")[0] + ".json" == b.name for a, b in zip(members[::2], members[1::2], strict=True))
     labels = [m.name.split("__")[0] for m in members[::2]]
-    runs = sum(a != b for a, b in zip(labels, labels[1:], strict=False))
+    runs = sum(a != b for a, b in itertools.pairwise(labels))
     assert runs > 25  # 40 expected of 60 in random order, 2 if sorted
 
 
 def test_shards_roll_over_and_are_described(tmp_path: Path) -> None:
-    write(entries(25) + [Entry("t/1.wav", wav(99), {}, "test")], tmp_path, shard_records=10)
+    write([*entries(25), Entry("t/1.wav", wav(99), {}, "test")], tmp_path, shard_records=10)
     described = card(tmp_path)
     assert [s["records"] for s in described["splits"]["train"]["shards"]] == [9, 9, 7]
     assert described["splits"]["train"]["records"] == 25 and described["splits"]["test"]["records"] == 1
@@ -105,7 +106,7 @@ def test_shards_roll_over_and_are_described(tmp_path: Path) -> None:
     write(entries(25), tmp_path / "bytes", shard_bytes=10_000)
     shards = card(tmp_path / "bytes")["splits"]["train"]["shards"]
     assert len(shards) > 3 and sum(s["records"] for s in shards) == 25
-    assert all(s["bytes"] <= 10_000 + 10_240 for s in shards)  # tar pads its end to 10,240
+    assert all(s["bytes"] <= 10_000 + 10_240 for s in shards)  # tar pads the end to a multiple of 10,240
 
 
 def test_unreadable_files_go_to_quarantine(tmp_path: Path) -> None:

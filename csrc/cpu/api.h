@@ -17,7 +17,8 @@ void fa_resample(const float* x, float* y, long long rows, long long stride, lon
                  long long start, long long length, long long up, long long down, const float* taps, long long half,
                  int interpolated, long long threads);
 
-// csrc/cpu/reverb.cpp. settings: (rows, 6) reverberance, hf_damping, room_scale, stereo_depth, pre_delay_ms, wet_gain_db.
+// csrc/cpu/reverb.cpp. settings: (rows, 6) reverberance, hf_damping, room_scale, stereo_depth, pre_delay_ms,
+// wet_gain_db.
 void fa_reverb(const float* x, float* y, const float* settings, const unsigned char* active, long long rows,
                long long channels, long long length, double rate, int wet_only, int clip, int adjoint,
                long long threads);

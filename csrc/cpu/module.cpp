@@ -61,9 +61,6 @@ bool convert(const char* function, Py_ssize_t index, PyObject* object, T& value)
     }
 }
 
-PyObject* to_python(long long value) { return PyLong_FromLongLong(value); }
-PyObject* to_python(double value) { return PyFloat_FromDouble(value); }
-
 // Runs `work` without the GIL. A C++ exception becomes a Python one.
 template <class Work>
 bool without_gil(const char* function, Work&& work) {
@@ -96,8 +93,8 @@ PyObject* call(const char* name, Result (*function)(Args...), PyObject* const* o
     } else {
         Result result{};
         if (!without_gil(name, [&] { result = function(std::get<Index>(values)...); })) return nullptr;
-        if constexpr (std::is_integral_v<Result>) return to_python(static_cast<long long>(result));
-        return to_python(static_cast<double>(result));
+        if constexpr (std::is_integral_v<Result>) return PyLong_FromLongLong(result);
+        if constexpr (std::is_floating_point_v<Result>) return PyFloat_FromDouble(result);
     }
 }
 
@@ -125,9 +122,9 @@ PyCFunction as_method(FastCall function) {
 
 // One line per function of api.h.
 PyMethodDef methods[] = {
-    FA_BIND(fa_philox4x32), FA_BIND(fa_noise),        FA_BIND(fa_resample_table), FA_BIND(fa_resample),
-    FA_BIND(fa_reverb),     FA_BIND(fa_time_stretch), FA_BIND(fa_pitch_shift),
-    FA_BIND(fa_windowed_sinc),    {nullptr, nullptr, 0, nullptr},
+    FA_BIND(fa_philox4x32),  FA_BIND(fa_noise),         FA_BIND(fa_resample_table),
+    FA_BIND(fa_resample),    FA_BIND(fa_reverb),        FA_BIND(fa_time_stretch),
+    FA_BIND(fa_pitch_shift), FA_BIND(fa_windowed_sinc), {nullptr, nullptr, 0, nullptr},
 };
 
 PyModuleDef definition = {PyModuleDef_HEAD_INIT,

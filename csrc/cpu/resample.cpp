@@ -20,7 +20,8 @@ FA_CLONES void resample_exact(FaStretch source, float* y, long long start, long 
     // Whole groups inside the source: outputs k, k + up, k + 2 up, k + 3 up share their taps.
     for (; k + group <= length; k += group) {
         const long long first = fa_exact_position(start + k, ratio.up, ratio.down).index - half + 1 - source.start;
-        const long long last = fa_exact_position(start + k + group - 1, ratio.up, ratio.down).index + half - source.start;
+        const long long last =
+            fa_exact_position(start + k + group - 1, ratio.up, ratio.down).index + half - source.start;
         if (first >= 0 && last < source.count) {
             for (long long i = 0; i < ratio.up; ++i) {
                 const FaPosition at = fa_exact_position(start + k + i, ratio.up, ratio.down);

@@ -188,8 +188,11 @@ void fa_reverb(const float* x, float* y, const float* settings, const unsigned c
             const int mode = fa_reverb_mode(s.stereo_depth > 0.0f, two, adjoint);
             const float* first = in + channel * length;
             float* target = out + channel * length;
-            const Unit unit = {{first, first + two * length}, {target, target + two * length}, 1 + two,
-                               mode == kReverbSingle ? 1 : 2, mode};
+            const Unit unit = {{first, first + two * length},
+                               {target, target + two * length},
+                               1 + two,
+                               mode == kReverbSingle ? 1 : 2,
+                               mode};
             Side sides[2];
             const int block = lay_out(storage, sides, unit, s, rate);
             reverb_unit(unit, sides, c, length, block, wet_only, clip);

@@ -11,7 +11,7 @@
 
 namespace {
 
-constexpr int kGroup = 4;                            // vectors of candidates per pass
+constexpr int kGroup = 4;                             // vectors of candidates per pass
 constexpr int kCandidates = kGroup * kResampleLanes;  // candidates per pass
 
 // The channels of one example between zeros: channel c holds source samples [-before, stride - before).
@@ -118,7 +118,8 @@ void fa_time_stretch(const float* x, float* y, const double* factor, const unsig
         float* out = y + row * channels * out_length;
         std::fill(out, out + channels * out_length, 0.0f);
         if ((active && !active[row]) || factor[row] == 1.0) {
-            for (long long c = 0; c < channels; ++c) std::copy(in + c * length, in + (c + 1) * length, out + c * out_length);
+            for (long long c = 0; c < channels; ++c)
+                std::copy(in + c * length, in + (c + 1) * length, out + c * out_length);
             return;
         }
         const long long n = std::min(fa_wsola_length(length, factor[row]), out_length);
@@ -143,7 +144,8 @@ void fa_pitch_shift(const float* x, float* y, const double* factor, const unsign
         stretch(pad(in, channels, length, w, f, n), stretched.data(), n, n, w, f);
         const double scale = std::min(1.0, f);
         const long long half = fa_half_width(support, scale);
-        std::vector<float> table(static_cast<size_t>(kResamplePhases * 6 * half)), scratch(static_cast<size_t>(2 * half));
+        std::vector<float> table(static_cast<size_t>(kResamplePhases * 6 * half)),
+            scratch(static_cast<size_t>(2 * half));
         std::vector<double> ends(static_cast<size_t>(2 * half));
         fill_table({prototype, density, support}, scale, half, ends.data(), table.data());
         for (long long c = 0; c < channels; ++c) {

@@ -71,7 +71,8 @@ extern "C" __global__ void __launch_bounds__(256)
         if (t >= length) continue;
         const float sample = FA_LD(in + t);
         const float silent = highpass[row] ? sample : 0.0f;
-        const float filtered = half < 0 ? silent : fa_fir_finish(sums[o], static_cast<float>(2.0 * f), sample, scale, highpass[row]);
+        const float filtered =
+            half < 0 ? silent : fa_fir_finish(sums[o], static_cast<float>(2.0 * f), sample, scale, highpass[row]);
         FA_ST(out + t, copied ? sample : filtered);
     }
 }

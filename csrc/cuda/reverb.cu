@@ -1,6 +1,7 @@
-// Reverb on CUDA: one block per channel (or pair of channels) of an example, a warp per comb filter and one per chain of
-// allpasses, each advancing up to 32 samples at a time. Three stages run on successive steps (combs, allpasses, output),
-// so one barrier a step suffices. The delay lines live in dynamic shared memory, or in `scratch` where they do not fit.
+// Reverb on CUDA: one block per channel (or pair of channels) of an example, a warp per comb filter and one per chain
+// of allpasses, each advancing up to 32 samples at a time. Three stages run on successive steps (combs, allpasses,
+// output), so one barrier a step suffices. The delay lines live in dynamic shared memory, or in `scratch` where they do
+// not fit.
 #include "../reverb.h"
 
 constexpr int kStep = 32;  // samples per step: a warp

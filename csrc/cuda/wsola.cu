@@ -89,8 +89,10 @@ extern "C" __global__ void __launch_bounds__(384)
     const float filler = nonsense ? fa_bits_to_float(0x7fc00000u) : 0.0f;
     for (long long c = 0; c < channels; ++c) {
         for (long long t = threadIdx.x; t < room; t += blockDim.x) {
-            if (nonsense || t >= n) FA_ST(out + c * room + t, filler);
-            else if (same) FA_ST(out + c * room + t, source.at(c, t));
+            if (nonsense || t >= n)
+                FA_ST(out + c * room + t, filler);
+            else if (same)
+                FA_ST(out + c * room + t, source.at(c, t));
         }
     }
     if (same || nonsense) return;
@@ -114,7 +116,8 @@ extern "C" __global__ void fa_pitch_table_kernel(float* table, const double* fac
                                                  const double* prototype, long long density, double support,
                                                  long long rows, long long room_half) {
     const long long thread = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x, width = 2 * room_half;
-    const long long j = thread % width, phase = thread / width % kResamplePhases, row = thread / width / kResamplePhases;
+    const long long j = thread % width, phase = thread / width % kResamplePhases,
+                    row = thread / width / kResamplePhases;
     if (row >= rows || (active && !active[row])) return;
     const double factor = factors[row], scale = factor < 1.0 ? factor : 1.0;
     if (!(factor > 0.0) || factor == 1.0) return;

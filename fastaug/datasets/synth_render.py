@@ -125,9 +125,15 @@ def _smooth(x: Floats, amount: float, delay: int) -> Floats:
 
 
 def _rms(x: Floats) -> float:
-    """RMS over all samples, exact: integers, so the order of summation cannot matter."""
+    """RMS over all samples, in integers, so that the order of summation cannot matter."""
     quantised = np.rint(x * np.float32(4096.0)).astype(np.int64)
     return float((int((quantised * quantised).sum()) / quantised.size) ** 0.5 / 4096.0)
+
+
+def _mean(x: Floats) -> Floats:
+    """Mean of each channel (C, 1), likewise."""
+    quantised = np.rint(x * np.float32(4096.0)).astype(np.int64)
+    return (quantised.sum(axis=1, keepdims=True) / (x.shape[1] * 4096.0)).astype(np.float32)
 
 
 def _master(x: Floats, mix: Mix, draws: Draws, rate: int) -> npt.NDArray[np.int16]:
@@ -142,6 +148,7 @@ def _master(x: Floats, mix: Mix, draws: Draws, rate: int) -> npt.NDArray[np.int1
     for channel in range(x.shape[0]):
         x[channel] += draws.noise(x.shape[1]) * np.float32(hiss)
     x = _clip(x * np.float32(draws.uniform(*mix.drive)))
+    x -= _mean(x)  # the clipper turns an asymmetric wave into an offset
     gain = 10.0 ** (draws.uniform(-21.0, -13.0) / 20.0) / max(_rms(x), 1e-4)
     peak = float(np.max(np.abs(x), initial=0.0))
     gain = min(gain, _PEAK / max(peak, 1e-4))

@@ -109,16 +109,25 @@ def direct(*tensors: Tensor | None) -> bool:
     """True if an op may skip the dispatcher: plain CPU tensors, eager mode, no gradient to record.
 
     The dispatcher costs 4 us a call, 11 us with autograd registered, against 0.2 us for the native call.
+
+    Raises:
+        NotImplementedError: a tensor carries a forward-mode tangent, which the dispatcher would silently drop.
     """
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
         return False
-    # vmap and forward-mode derivatives: the dispatcher says that they are not supported, a raw address would be wrong.
-    if torch._C._functorch.maybe_current_level() is not None or torch.autograd.forward_ad._current_level >= 0:
+    if torch._C._functorch.maybe_current_level() is not None:  # vmap: the dispatcher loops over its rows
         return False
     present = [t for t in tensors if t is not None]
+    if torch.autograd.forward_ad._current_level >= 0:
+        _refuse_tangents(present)
     if any(type(t) not in (Tensor, torch.nn.Parameter) or t.device.type != "cpu" for t in present):
         return False
     return not (torch.is_grad_enabled() and any(t.requires_grad for t in present))
+
+
+def _refuse_tangents(tensors: list[Tensor]) -> None:
+    if any(torch.autograd.forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+        raise NotImplementedError("the operators of fastaug have no forward-mode derivatives: use backward()")
 
 
 def define(

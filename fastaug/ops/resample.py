@@ -12,7 +12,18 @@ from torch import Tensor
 
 from fastaug.ops import _library
 
-__all__ = ["DENSITY", "PHASES", "QUALITIES", "Quality", "half_width", "output_length", "prototype", "resample", "resample_range", "source_range"]
+__all__ = [
+    "DENSITY",
+    "PHASES",
+    "QUALITIES",
+    "Quality",
+    "half_width",
+    "output_length",
+    "prototype",
+    "resample",
+    "resample_range",
+    "source_range",
+]
 
 #: Largest number of floats in a table with one row of taps per output phase; above it the taps are interpolated.
 _MAX_TABLE = 1 << 20
@@ -200,7 +211,9 @@ def _plan(up: int, down: int, quality: str) -> _Plan:
         native.fa_resample_table(master.data_ptr(), DENSITY, spec.support, scale, half, taps.data_ptr())
         return _Plan(up, down, quality, half, True, taps)
     t = np.arange(2 * half) - (half - 1) - (np.arange(up) / up)[:, None]
-    return _Plan(up, down, quality, half, False, torch.from_numpy((scale * _low_pass(t * scale, spec)).astype(np.float32)))
+    return _Plan(
+        up, down, quality, half, False, torch.from_numpy((scale * _low_pass(t * scale, spec)).astype(np.float32))
+    )
 
 
 @lru_cache(maxsize=64)

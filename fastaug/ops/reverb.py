@@ -47,7 +47,8 @@ def reverb(
 
     Returns:
         A new (B, C, T) float32 tensor. A NaN rings on to the end of its own example, in no other (so does an Inf
-        that is not clipped). Differentiable in `x` with ``clip=False``; a clipped call raises RuntimeError in the backward pass.
+        that is not clipped). Differentiable in `x` with ``clip=False``; a
+        clipped call raises RuntimeError in the backward pass.
 
     Raises:
         TypeError: `x` is not float32 or `active` not bool.
@@ -118,7 +119,8 @@ def _cuda(
 
 def _shared_bytes(device: torch.device) -> int:
     """The most shared memory that a block can ask for: from 64 KiB (Turing) to 227 KiB (Hopper)."""
-    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    properties: Any = torch.cuda.get_device_properties(device)
+    return properties.shared_memory_per_block_optin
 
 
 def _fake(

@@ -1,4 +1,4 @@
-"""Time stretch and pitch shift by WSOLA, as sox's ``tempo`` and ``pitch``, with a factor of its own for every example."""
+"""Time stretch and pitch shift by WSOLA, as sox's ``tempo`` and ``pitch``, with a factor for every example."""
 
 from __future__ import annotations
 
@@ -30,23 +30,21 @@ def time_stretch(
         active: bool (B,); rows that are False keep their samples and length. Default: all.
 
     Returns:
-        (B, C, max of lengths) float32, zeros behind each row's end, and the lengths: int64 (B,) on the device of `x`,
-        ``int(T / factor + 0.5)``.
+        (B, C, N) float32, zeros behind each row's end, and the lengths: int64 (B,) on the device of `x`,
+        ``int(T / factor + 0.5)``. N is the length of the slowest row; at least T if `active` is given.
 
     Raises:
         TypeError, ValueError: `x`, `active` or a factor are not as above.
     """
     x = check_samples(x)
     _check_rate(sample_rate)
-    factors = _host_rows(factor, x, "factor")
-    if factors.numel() and not (float(factors.min()) >= _LOWEST and float(factors.max()) <= _HIGHEST):
-        raise ValueError(f"factor must lie in [{_LOWEST:g}, {_HIGHEST:g}], got {factors.tolist()[:8]}")
+    longest = _longest(factor, x)
+    out_length = longest if active is None else max(longest, x.shape[-1])
+    factors = row_values(factor, x, "factor", torch.float64)
+    active = active_rows(active, x)
     lengths = stretched_length(x.shape[-1], factors)
     if active is not None:
-        lengths = torch.where(active.to("cpu"), lengths, x.shape[-1])
-    out_length = int(lengths.max()) if lengths.numel() else x.shape[-1]
-    factors, lengths = factors.to(x.device, non_blocking=True), lengths.to(x.device, non_blocking=True)
-    active = active_rows(active, x)
+        lengths = torch.where(active, lengths, x.shape[-1])
     if direct(x, factors, active):
         return _stretch_cpu(x, factors, sample_rate, out_length, active), lengths
     return torch.ops.fastaug.time_stretch(x, factors, sample_rate, out_length, active), lengths
@@ -67,7 +65,7 @@ def pitch_shift(
         active: bool (B,); rows that are False are copied. Default: all.
         max_semitones: bound of `semitones` when that is a CUDA tensor, whose values cannot be looked at without waiting
             for the device: it sizes a buffer of T * 2 ** (max_semitones / 12) samples per row, and rows beyond the
-            bound become NaN. A number or a CPU tensor is looked at instead.
+            bound become NaN. Unused with a number, and with a CPU tensor outside torch.compile.
 
     Returns:
         A new (B, C, T) float32 tensor. A NaN or Inf stays within its own example.
@@ -77,10 +75,7 @@ def pitch_shift(
     """
     x = check_samples(x)
     _check_rate(sample_rate)
-    tracing = torch.compiler.is_compiling()  # no values then; on the CPU max_semitones sizes nothing
-    if not isinstance(semitones, Tensor) or (semitones.device.type == "cpu" and not tracing):
-        semitones = _host_rows(semitones, x, "semitones")
-        max_semitones = float(semitones.abs().max()) if semitones.numel() else 0.0
+    max_semitones = _largest(semitones, max_semitones)
     if not 0.0 <= max_semitones <= 36.0:
         raise ValueError(f"semitones must lie in [-36, 36], got up to {max_semitones:g}")
     factors = stretch_factor(row_values(semitones, x, "semitones", torch.float64))
@@ -93,7 +88,7 @@ def pitch_shift(
 def stretch_factor(semitones: Tensor) -> Tensor:
     """2 ** (-semitones / 12) in float64, rounded to six significant digits as sox's ``%g`` does."""
     factor = torch.exp2(-semitones.double() / 12.0)
-    digits = torch.pow(10.0, 5.0 - torch.floor(torch.log10(factor)))
+    digits = torch.where(factor < 1.0, 1e6, 1e5)  # within ±36 semitones; 10 ** n would be inexact on some devices
     return torch.round(factor * digits) / digits
 
 
@@ -107,8 +102,21 @@ def _check_rate(sample_rate: int) -> None:
         raise ValueError(f"sample_rate must be at least 1000 Hz, got {sample_rate}")
 
 
-def _host_rows(value: float | Tensor, x: Tensor, name: str) -> Tensor:
-    return row_values(value, torch.empty(x.shape[0], 0), name, torch.float64)
+def _longest(factor: float | Tensor, x: Tensor) -> int:
+    """Samples of the slowest row, from factors in range."""
+    values = [float(v) for v in factor.reshape(-1).tolist()] if isinstance(factor, Tensor) else [float(factor)]
+    if not all(_LOWEST <= value <= _HIGHEST for value in values):
+        raise ValueError(f"factor must lie in [{_LOWEST:g}, {_HIGHEST:g}], got {values[:8]}")
+    return int(x.shape[-1] / min(values) + 0.5) if values else x.shape[-1]
+
+
+def _largest(semitones: float | Tensor, bound: float) -> float:
+    """The largest |semitones| where looking is free, else the caller's bound."""
+    if not isinstance(semitones, Tensor):
+        return abs(float(semitones))
+    if semitones.device.type != "cpu" or torch.compiler.is_compiling() or semitones.numel() == 0:
+        return bound
+    return float(semitones.abs().max())
 
 
 def _stretch_cpu(x: Tensor, factors: Tensor, sample_rate: int, out_length: int, active: Tensor | None) -> Tensor:
@@ -121,7 +129,7 @@ def _stretch_cpu(x: Tensor, factors: Tensor, sample_rate: int, out_length: int, 
 
 def _pitch_cpu(x: Tensor, factors: Tensor, sample_rate: int, max_semitones: float, active: Tensor | None) -> Tensor:
     x, factors = x.contiguous(), factors.contiguous()
-    if factors.numel() and not (2.0**-3.01 <= float(factors.min()) and float(factors.max()) <= 2.0**3.01):
+    if factors.numel() and not (float(factors.min()) >= 2.0**-3.01 and float(factors.max()) <= 2.0**3.01):
         raise ValueError(f"semitones must lie in [-36, 36] and not be NaN, got stretch factors {factors.tolist()[:8]}")
     y = torch.empty_like(x)
     taps, support = prototype(_QUALITY), QUALITIES[_QUALITY].support
@@ -166,11 +174,11 @@ def _pitch_cuda(x: Tensor, factors: Tensor, sample_rate: int, max_semitones: flo
     table = x.new_empty(rows, PHASES, 3, 2 * half)
     filter_ = (_prototype_on(x.device), DENSITY, support)
     blocks = -(-rows * PHASES * 2 * half // _THREADS)
-    args = (table, factors, active, *filter_, rows, half)
-    launch("wsola.cu", "fa_pitch_table_kernel", (blocks,), (_THREADS,), args)
+    table_args = (table, factors, active, *filter_, rows, half)
+    launch("wsola.cu", "fa_pitch_table_kernel", (blocks,), (_THREADS,), table_args)
     blocks = -(-rows * channels * length * 16 // _THREADS)
-    args = (x, stretched, y, factors, active, table, rows, channels, length, room, half, support)
-    launch("wsola.cu", "fa_pitch_resample_kernel", (blocks,), (_THREADS,), args)
+    resample_args = (x, stretched, y, factors, active, table, rows, channels, length, room, half, support)
+    launch("wsola.cu", "fa_pitch_resample_kernel", (blocks,), (_THREADS,), resample_args)
     return y
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import tarfile
 import unicodedata
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -58,11 +56,16 @@ class ShardFile:
         self._hash = hashlib.sha256()
         self._file = open(path, "wb")  # noqa: SIM115 (closed by close or abandon)
 
-    def add(self, key: str, suffix: str, audio: bytes, fields: Mapping[str, Any]) -> None:
-        """Appends one record: ``key.suffix``, then ``key.json``."""
+    def add(self, key: str, suffix: str, audio: bytes, fields: bytes) -> None:
+        """Appends one record: ``key.suffix``, then ``key.json`` with the encoded fields."""
         self._member(f"{key}.{suffix}", audio)
-        self._member(f"{key}.json", json.dumps(fields, separators=(",", ":"), allow_nan=False).encode())
+        self._member(f"{key}.json", fields)
         self.records += 1
+
+    def size_with(self, audio: bytes, fields: bytes) -> int:
+        """Bytes of the file, but for its end, were this record added."""
+        blocks = sum(1 + -(-len(data) // tarfile.BLOCKSIZE) for data in (audio, fields))
+        return self.size + blocks * tarfile.BLOCKSIZE
 
     def close(self) -> dict[str, Any]:
         """Ends the archive; returns its line of dataset.json."""

@@ -246,14 +246,14 @@ def _write_split(
             if isinstance(data, Quarantined):
                 quarantined.append(data)
                 continue
-            full = shard is not None and (shard.records >= limits[0] or shard.size + len(data) > limits[1])
-            if shard is not None and full:
+            fields = json.dumps({**entry.fields, "path": entry.path}, separators=(",", ":"), allow_nan=False).encode()
+            if shard is not None and (shard.records >= limits[0] or shard.size_with(data, fields) > limits[1]):
                 shards.append(shard.close())
                 shard = None
             if shard is None:
                 shard = ShardFile(folder / f"{split}-{len(shards):06d}.tar")
             suffix = PurePosixPath(entry.path).suffix[1:].lower()
-            shard.add(_unique_key(entry.path, keys), suffix, data, {**entry.fields, "path": entry.path})
+            shard.add(_unique_key(entry.path, keys), suffix, data, fields)
         if shard is not None:
             shards.append(shard.close())
     except BaseException:

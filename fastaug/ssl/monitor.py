@@ -126,13 +126,13 @@ class KnnMonitor:
         return len(self._bank) + len(self._queries)
 
     def estimate(self, encoder: nn.Module) -> float:
-        """Seconds that one ``measure`` will take, from encoding a few crops (the second time: the first is warm-up)."""
-        few = self._queries[:8]
-        for _ in range(2):
+        """Seconds that one ``measure`` will take, from encoding some crops; the first time is warm-up."""
+        some, seconds = self._queries[:32], []
+        for _ in range(3):
             begin = time.perf_counter()
-            self._encode(encoder, few)
-            seconds = time.perf_counter() - begin
-        return seconds * len(self) / len(few)
+            self._encode(encoder, some)
+            seconds.append(time.perf_counter() - begin)
+        return min(seconds) * len(self) / len(some)
 
     def measure(self, encoder: nn.Module) -> float:
         """Accuracy (one label) or macro ROC-AUC (several), 0 to 1."""
@@ -152,8 +152,8 @@ def _drop_unlabelled(inputs: Tensor, labels: Tensor, keys: list[str]) -> tuple[T
 class Monitor:
     """Everything that is logged while pre-training, for at most ``share`` of the time.
 
-    Half the share goes to what a training batch tells (``metrics.view_metrics``), half to nearest neighbours on cached
-    crops; whatever does not fit in at a log step is left out there. ``watch`` times the parts of the loop.
+    At most half of it goes to what a training batch tells (``metrics.view_metrics``), the rest to nearest neighbours on
+    cached crops; what does not fit in at a log step is left out there. ``watch`` times the parts of the loop.
 
     Args:
         knn: None without labels.
@@ -164,9 +164,8 @@ class Monitor:
         self._encoder, self._knn = encoder, knn
         self._collapse = CollapseWatch()
         self._knn_cost = knn.estimate(encoder) if knn else 0.0
-        self._views, self._neighbours = Budget(share / 2), Budget(share / 2)
+        self._views, self._all = Budget(share / 2), Budget(share)
         self._step: int | None = None
-        self.seconds = 0.0  # spent on evaluation
 
     def look(self, step: int, examples: int, loss: Tensor, z_i: Tensor, z_j: Tensor) -> dict[str, Any]:
         """Numbers for the log at ``step``; ``examples`` a step, (B, D) projections of its two views.
@@ -178,14 +177,15 @@ class Monitor:
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(f"the loss is {values['loss']} at step {step}: lower the learning rate, check the data")
         with self.watch("eval"):
+            before = self._views.spent
             values |= self._views.run(lambda: view_metrics(z_i, z_j)) or {}
+            self._all.spent += self._views.spent - before
             if self._knn:
                 knn = self._knn
-                measured = self._neighbours.run(lambda: knn.measure(self._encoder), self._knn_cost)
+                measured = self._all.run(lambda: knn.measure(self._encoder), self._knn_cost)
                 values |= {knn.name: measured} if measured is not None else {}
         if "std" in values and (warning := self._collapse.update(step, values["std"])):
             values["warning"] = warning
-        self.seconds = self._views.spent + self._neighbours.spent
         seconds, shares = self.watch.shares()
         if self._step is not None:
             values |= {"examples_per_second": round(examples * (step - self._step) / seconds, 1), **shares}

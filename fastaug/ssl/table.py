@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import build_encoder, load_encoder, read_card
+from .checkpoint import build_encoder, load_encoder
 from .data import Dataset, discover, model_input
 from .features import Features, calibrate_batch_norm, extract, logmel_statistics
 from .probe import evaluate
@@ -131,7 +131,8 @@ def probe_table(
     for index, (encoder, _) in enumerate(loaded):
         encoders[f"{PRETRAINED} {index}"] = _frozen(encoder.to(device))
     encoders[LOGMEL] = _logmel(card, device)
-    parts = {name: _three_way(data, name_parts) for name, name_parts in _extract_splits(data, pipeline, encoders).items()}
+    found = _extract_splits(data, pipeline, encoders)
+    parts = {name: _three_way(splits) for name, splits in found.items()}
 
     rows = [Row(RANDOM), *([Row(PRETRAINED)] if loaded else []), Row(LOGMEL)]
     for turn, seed in enumerate(seeds):
@@ -195,7 +196,7 @@ def _extract_splits(
     return {name: {split: features[name] for split, features in found.items()} for name in encoders}
 
 
-def _three_way(data: Dataset, parts: dict[str, Features]) -> tuple[Features, Features, Features]:
+def _three_way(parts: dict[str, Features]) -> tuple[Features, Features, Features]:
     """Train, valid, test; what is missing is taken from train by a hash of the keys, so it never changes."""
     if len(parts) == 1:
         (everything,) = parts.values()

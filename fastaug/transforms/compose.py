@@ -39,8 +39,8 @@ class Compose(Transform):
         p: probability that an example goes through the chain at all; its draw masks those of the children.
 
     Raises:
-        TypeError: a member is not an ``nn.Module``. ValueError: p < 1 around a transform that changes the shape, or
-        waveform and spectrogram transforms in one chain.
+        TypeError: a member is not an ``nn.Module``, or a plain one that holds a Transform. ValueError: p < 1 around a
+        transform that changes the shape, or waveform and spectrogram transforms in one chain.
     """
 
     transforms: Sequence[nn.Module] = field(default_factory=list)
@@ -51,6 +51,8 @@ class Compose(Transform):
         for index, child in enumerate(self.transforms):
             if not isinstance(child, nn.Module):
                 raise TypeError(f"{name}: member {index} must be a Transform or nn.Module, got {child!r}")
+            if not isinstance(child, Transform) and any(isinstance(inner, Transform) for inner in child.modules()):
+                raise TypeError(f"{name}: {type(child).__name__} hides a Transform from its keys; use Compose instead")
             self.add_module(str(index), child)
         dims = {child.batch_dim for child in self._own_kind()}
         if len(dims) > 1:

@@ -1,0 +1,241 @@
+"""The recipes as a user runs them: own folders, presets, resuming bit for bit, several processes, the probe's table."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from fastaug.ssl.checkpoint import load_encoder, read_card
+from fastaug.ssl.config import load_preset
+from fastaug.ssl.data import Dataset
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+RATE, CROP = 8_000, 4_096
+
+
+def recipe(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"recipe_{name}", RECIPES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/valid/test folders of two classes: low and high tones in noise."""
+    root = tmp_path_factory.mktemp("music")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("valid", 4), ("test", 4)):
+        for label, hertz in (("low", 200), ("high", 1500)):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                t = np.arange(2 * CROP + 500) / RATE
+                tone = 0.3 * np.sin(2 * np.pi * hertz * rng.uniform(0.8, 1.2) * t) + 0.05 * rng.normal(size=len(t))
+                soundfile.write(folder / f"{i}.wav", tone, RATE)
+    return root
+
+
+@pytest.fixture(scope="module")
+def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny convolutional encoder in the user's own file."""
+    file = tmp_path_factory.mktemp("code") / "mine.py"
+    file.write_text(
+        "from torch import nn\n"
+        "def tiny():\n"
+        "    return nn.Sequential(nn.Conv1d(1, 8, 16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 16, 8, 4), nn.ReLU(),\n"
+        "                         nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
+        "def spectral():\n"
+        "    return nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+        "def gain():\n"
+        "    from fastaug import Gain\n"
+        "    return Gain(gain_db=(-6.0, 0.0))\n"
+    )
+    return str(file)
+
+
+def config(clmr: ModuleType, music: Path, code: str, out: Path, **changes: Any) -> Any:
+    settings: dict[str, Any] = {
+        "data": str(music), "out": str(out), "sample_rate": RATE, "crop_samples": CROP, "encoder": f"{code}:tiny",
+        "transform": f"{code}:gain", "batch_size": 8, "steps": 4, "log_every": 2, "device": "cpu", "tensorboard": False,
+        "knn_crops": 8, "projection_dim": 8,
+    }  # fmt: skip
+    return clmr.Config(**{**settings, **changes})
+
+
+def log(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(out / "last.pt", weights_only=True)["model"]
+    return state
+
+
+def test_ten_and_ten_steps_equal_twenty(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    clmr = recipe("clmr")
+    clmr.main(config(clmr, music, small_encoder, tmp_path / "whole", steps=20))
+    for steps in (10, 20):
+        clmr.main(config(clmr, music, small_encoder, tmp_path / "halves", steps=steps))
+    whole, halves = weights(tmp_path / "whole"), weights(tmp_path / "halves")
+    assert whole.keys() == halves.keys() and all(torch.equal(whole[k], halves[k]) for k in whole)
+    assert [(line["step"], line["loss"]) for line in log(tmp_path / "whole")] == [
+        (line["step"], line["loss"]) for line in log(tmp_path / "halves")
+    ]
+
+
+def test_the_clmr_chain_resumes_bit_for_bit_too(music: Path, tmp_path: Path) -> None:
+    clmr = recipe("clmr")
+    settings = {"encoder": "SampleCNN", "width": 0.0625, "crop_samples": 20_736, "transform": "clmr", "log_every": 1}
+    clmr.main(config(clmr, music, "", tmp_path / "whole", steps=4, **settings))
+    for steps in (2, 4):
+        clmr.main(config(clmr, music, "", tmp_path / "halves", steps=steps, **settings))
+    whole, halves = weights(tmp_path / "whole"), weights(tmp_path / "halves")
+    assert all(torch.equal(whole[k], halves[k]) for k in whole)
+
+
+def test_learns_and_writes_what_it_promises(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    clmr = recipe("clmr")
+    seen: list[dict[str, Any]] = []
+    out = clmr.main(config(clmr, music, small_encoder, tmp_path / "run", steps=60, lr=3e-3, log_every=5), seen.append)
+    lines = log(out)
+    assert lines == seen and [line["step"] for line in lines] == list(range(5, 61, 5))
+    assert np.mean([line["loss"] for line in lines[-3:]]) < np.mean([line["loss"] for line in lines[:3]]) - 0.1
+    assert {"alignment", "uniformity", "std", "top1"} <= set(lines[0])
+    shares = {k: v for k, v in lines[-1].items() if k.startswith("time_")}
+    assert set(shares) == {"time_loading", "time_compute", "time_eval"} and 0.8 < sum(shares.values()) <= 1.01
+    encoder, card = load_encoder(out)
+    assert encoder(torch.zeros(2, 1, CROP)).shape == (2, 16) and card["out_dim"] == 16
+    assert card["classes"] == ["high", "low"] and card["step"] == 60 and card["split"] == "train"
+
+
+def test_another_experiment_in_the_folder_is_refused(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    clmr = recipe("clmr")
+    clmr.main(config(clmr, music, small_encoder, tmp_path))
+    with pytest.raises(ValueError, match=r"another experiment \(lr: 0.0003 there, 0.1 now\)"):
+        clmr.main(config(clmr, music, small_encoder, tmp_path, lr=0.1))
+    clmr.main(config(clmr, music, small_encoder, tmp_path, lr=0.1, fresh=True, steps=2))
+    assert [line["step"] for line in log(tmp_path)] == [2]
+
+
+def test_own_folder_without_labels(tmp_path: Path, small_encoder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "songs"
+    folder.mkdir()
+    for i in range(5):
+        soundfile.write(folder / f"{i}.flac", 0.1 * np.random.default_rng(i).normal(size=(6000, 2)), 11_025)
+    (folder / "broken.wav").write_text("not audio")
+    clmr, probe = recipe("clmr"), recipe("probe")
+    out = clmr.main(config(clmr, folder, small_encoder, tmp_path / "run"))
+    assert "label none" in capsys.readouterr().out
+    assert not any("knn" in line for line in log(out))
+    with pytest.raises(ValueError, match="a probe needs labels.*one folder per class"):
+        probe.main(probe.Config(checkpoint=(str(out),), data=str(folder), device="cpu"))
+
+
+def test_spectrogram_encoder_end_to_end(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    clmr, probe = recipe("clmr"), recipe("probe")
+    settings = {"encoder": f"{small_encoder}:spectral", "frontend": "logmel", "n_fft": 256, "hop_length": 128, "n_mels": 16}
+    out = clmr.main(config(clmr, music, small_encoder, tmp_path, **settings))
+    assert read_card(out)[1]["logmel"] == {"n_fft": 256, "hop_length": 128, "n_mels": 16, "sample_rate": RATE}
+    table = probe.main(probe.Config(checkpoint=(str(out),), data=str(music), seeds=(0,), device="cpu"))
+    assert table.row("pre-trained").mean("accuracy") >= 0.5
+
+
+def test_probe_table_of_a_checkpoint(music: Path, small_encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clmr, probe = recipe("clmr"), recipe("probe")
+    out = clmr.main(config(clmr, music, small_encoder, tmp_path))
+    table = probe.main(probe.Config(checkpoint=(str(out),), data=str(music), head="mlp", seeds=(0, 1), device="cpu"))
+    assert [row.name for row in table.rows] == ["random init (BN calibrated)", "pre-trained", "log-mel statistics"]
+    assert table.clips == {"train": 16, "valid": 8, "test": 8}
+    assert table.row("log-mel statistics").mean("accuracy") == 1.0  # low and high tones
+    assert all(len(row.values["accuracy"]) == 2 for row in table.rows)
+    assert json.loads((out / "probe-mlp.json").read_text()) == table.to_dict()
+    assert "pre-trained" in capsys.readouterr().out
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, *arguments]
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join([str(RECIPES.parent), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def flags(music: Path, code: str, out: Path, *more: str) -> list[str]:
+    settings = {
+        "--data": str(music), "--out": str(out), "--sample-rate": "8000", "--crop-samples": "4096", "--device": "cpu",
+        "--encoder": f"{code}:tiny", "--transform": f"{code}:gain", "--batch-size": "8", "--log-every": "2",
+    }  # fmt: skip
+    return [str(RECIPES / "clmr.py"), *(word for pair in settings.items() for word in pair), "--no-tensorboard", *more]
+
+
+def test_ctrl_c_saves_and_prints_the_line_that_resumes(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    typed = flags(music, small_encoder, out, "--steps", "100000")
+    process = subprocess.Popen(command(*typed), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    deadline = time.monotonic() + 90
+    while not (out / "metrics.jsonl").is_file() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    step = read_card(out)[1]["step"]
+    assert step > 0 and f"step {step} of 100000" in printed
+    assert f"go on:          python {' '.join(typed)}" in printed
+    stopped = subprocess.run(command(*typed, "--minutes", "0"), capture_output=True, text=True, env=environment(), timeout=90)
+    assert f"resuming {out} at step {step}" in stopped.stdout and read_card(out)[1]["step"] == step + 1
+
+
+def test_torchrun_trains_on_two_processes(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    typed = flags(music, small_encoder, tmp_path, "--steps", "4")
+    for steps in ("2", "4"):  # the second resumes
+        done = subprocess.run(
+            command(*launch, *typed, "--steps", steps), capture_output=True, text=True, env=environment(), timeout=120
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert [line["step"] for line in log(tmp_path)] == [2, 4] and "at step 2" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["clmr", "probe"])
+def test_help_is_strict_and_complete(name: str) -> None:
+    script = str(RECIPES / f"{name}.py")
+    shown = subprocess.run(command(script, "--help"), capture_output=True, text=True, env=environment(), timeout=60)
+    assert shown.returncode == 0 and "--data" in shown.stdout and "--device" in shown.stdout
+    wrong = subprocess.run(command(script, "--epochs", "3"), capture_output=True, text=True, env=environment(), timeout=60)
+    assert wrong.returncode == 2 and "--epochs" in wrong.stderr
+
+
+@pytest.mark.parametrize("preset", sorted(p.stem for p in (RECIPES / "configs").glob("*.json")))
+def test_every_preset_loads_and_names_what_exists(preset: str) -> None:
+    clmr = recipe("clmr")
+    cfg = load_preset(clmr.Config, preset, RECIPES / "configs")
+    assert cfg.preset == preset
+    model, card = clmr.build_model(cfg, Dataset("", (), None, "", ""))
+    assert card["out_dim"] == round(512 * cfg.width) and clmr.transform(cfg) is not None
+
