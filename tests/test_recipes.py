@@ -158,14 +158,22 @@ def test_own_folder_without_labels(tmp_path: Path, small_encoder: str, capsys: p
 
 def test_spectrogram_encoder_end_to_end(music: Path, small_encoder: str, tmp_path: Path) -> None:
     clmr, probe = recipe("clmr"), recipe("probe")
-    settings = {"encoder": f"{small_encoder}:spectral", "frontend": "logmel", "n_fft": 256, "hop_length": 128, "n_mels": 16}
+    settings = {
+        "encoder": f"{small_encoder}:spectral",
+        "frontend": "logmel",
+        "n_fft": 256,
+        "hop_length": 128,
+        "n_mels": 16,
+    }
     out = clmr.main(config(clmr, music, small_encoder, tmp_path, **settings))
     assert read_card(out)[1]["logmel"] == {"n_fft": 256, "hop_length": 128, "n_mels": 16, "sample_rate": RATE}
     table = probe.main(probe.Config(checkpoint=(str(out),), data=str(music), seeds=(0,), device="cpu"))
     assert table.row("pre-trained").mean("accuracy") >= 0.5
 
 
-def test_probe_table_of_a_checkpoint(music: Path, small_encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_probe_table_of_a_checkpoint(
+    music: Path, small_encoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     clmr, probe = recipe("clmr"), recipe("probe")
     out = clmr.main(config(clmr, music, small_encoder, tmp_path))
     table = probe.main(probe.Config(checkpoint=(str(out),), data=str(music), head="mlp", seeds=(0, 1), device="cpu"))
@@ -197,7 +205,9 @@ def flags(music: Path, code: str, out: Path, *more: str) -> list[str]:
 def test_ctrl_c_saves_and_prints_the_line_that_resumes(music: Path, small_encoder: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     typed = flags(music, small_encoder, out, "--steps", "100000")
-    process = subprocess.Popen(command(*typed), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    process = subprocess.Popen(
+        command(*typed), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
     deadline = time.monotonic() + 90
     while not (out / "metrics.jsonl").is_file() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
@@ -207,7 +217,9 @@ def test_ctrl_c_saves_and_prints_the_line_that_resumes(music: Path, small_encode
     step = read_card(out)[1]["step"]
     assert step > 0 and f"step {step} of 100000" in printed
     assert f"go on:          python {' '.join(typed)}" in printed
-    stopped = subprocess.run(command(*typed, "--minutes", "0"), capture_output=True, text=True, env=environment(), timeout=90)
+    stopped = subprocess.run(
+        command(*typed, "--minutes", "0"), capture_output=True, text=True, env=environment(), timeout=90
+    )
     assert f"resuming {out} at step {step}" in stopped.stdout and read_card(out)[1]["step"] == step + 1
 
 
@@ -227,7 +239,9 @@ def test_help_is_strict_and_complete(name: str) -> None:
     script = str(RECIPES / f"{name}.py")
     shown = subprocess.run(command(script, "--help"), capture_output=True, text=True, env=environment(), timeout=60)
     assert shown.returncode == 0 and "--data" in shown.stdout and "--device" in shown.stdout
-    wrong = subprocess.run(command(script, "--epochs", "3"), capture_output=True, text=True, env=environment(), timeout=60)
+    wrong = subprocess.run(
+        command(script, "--epochs", "3"), capture_output=True, text=True, env=environment(), timeout=60
+    )
     assert wrong.returncode == 2 and "--epochs" in wrong.stderr
 
 
@@ -238,4 +252,3 @@ def test_every_preset_loads_and_names_what_exists(preset: str) -> None:
     assert cfg.preset == preset
     model, card = clmr.build_model(cfg, Dataset("", (), None, "", ""))
     assert card["out_dim"] == round(512 * cfg.width) and clmr.transform(cfg) is not None
-

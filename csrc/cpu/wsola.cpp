@@ -96,12 +96,7 @@ void stretch(const Padded& x, float* y, long long y_stride, long long out, const
 
 FA_CLONES void interpolate(FaStretch source, float* y, long long length, double step, const float* table,
                            long long half, float* scratch) {
-    const long long width = 2 * half;
-    for (long long k = 0; k < length; ++k) {
-        const FaPosition at = fa_real_position(k, step);
-        const float* window = fa_window(source, at.index - half + 1, width, scratch);
-        y[k] = fa_dot_interpolated(window, table + at.phase * 3 * width, width, at.fraction);
-    }
+    fa_interpolate_all(source, y, 0, length, table, half, scratch, FaRealPositions{step});
 }
 
 FA_CLONES void fill_table(const FaPrototype& prototype, double scale, long long half, double* ends, float* table) {

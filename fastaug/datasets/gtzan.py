@@ -34,7 +34,9 @@ def filtered_split() -> dict[str, str]:
             for item in ranges.split(","):
                 first, _, last = item.partition("-")
                 for number in range(int(first), int(last or first) + 1):
-                    tracks[f"{genre}.{number:05d}"] = split
+                    name = f"{genre}.{number:05d}"
+                    if tracks.setdefault(name, split) != split:
+                        raise ValueError(f"gtzan_split.json puts {name} into both {tracks[name]} and {split}")
     return tracks
 
 

@@ -110,7 +110,9 @@ def load_state(folder: Path, config_hash: str, config: dict[str, Any], required:
     if state["config_hash"] != config_hash:
         saved = state["config"]
         fields = sorted(k for k in {*saved, *config} if saved.get(k) != config.get(k))
-        differs = ", ".join(f"{k}: {saved.get(k)!r} there, {config.get(k)!r} now" for k in fields) or "fastaug's own fields"
+        differs = (
+            ", ".join(f"{k}: {saved.get(k)!r} there, {config.get(k)!r} now" for k in fields) or "fastaug's own fields"
+        )
         raise ValueError(
             f"{file} belongs to another experiment ({differs}). "
             "Choose another --out, or --fresh to start over there, or the settings of that run to resume it."

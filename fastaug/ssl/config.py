@@ -66,7 +66,9 @@ def resolve(spec: str, home: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name or home)
     found = getattr(module, name, None)
     if name.startswith("_") or not callable(found):
-        raise ValueError(f"{spec}: {module.__name__} has no callable {name!r}; give a name of {home} or module:callable")
+        raise ValueError(
+            f"{spec}: {module.__name__} has no callable {name!r}; give a name of {home} or module:callable"
+        )
     return found  # type: ignore[no-any-return]
 
 

@@ -44,7 +44,9 @@ class SampleCNN(nn.Module):
         super().__init__()
         if strides is None and sample_rate not in STRIDES:
             known = ", ".join(map(str, sorted(STRIDES)))
-            raise ValueError(f"SampleCNN: no strides for sample_rate={sample_rate}; known are {known} Hz, or pass strides=")
+            raise ValueError(
+                f"SampleCNN: no strides for sample_rate={sample_rate}; known are {known} Hz, or pass strides="
+            )
         strides = strides or STRIDES[sample_rate]
         if len(strides) != len(CHANNELS):
             raise ValueError(f"SampleCNN: strides must have {len(CHANNELS)} entries, got {len(strides)}")

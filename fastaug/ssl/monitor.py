@@ -83,9 +83,7 @@ class CollapseWatch:
 
 
 @torch.no_grad()
-def encode(
-    encoder: nn.Module, inputs: Tensor, device: torch.device, chunk: int = 64, bfloat16: bool = False
-) -> Tensor:
+def encode(encoder: nn.Module, inputs: Tensor, device: torch.device, chunk: int = 64, bfloat16: bool = False) -> Tensor:
     """h (N, D) float32 on the CPU for inputs (N, ...), in eval mode, ``chunk`` at a time; training mode is restored."""
     was_training = encoder.training
     encoder.eval()
@@ -175,7 +173,9 @@ class Monitor:
         """
         values: dict[str, Any] = {"loss": loss.item()}  # waits for the device, so that only evaluation is timed below
         if not math.isfinite(values["loss"]):
-            raise FloatingPointError(f"the loss is {values['loss']} at step {step}: lower the learning rate, check the data")
+            raise FloatingPointError(
+                f"the loss is {values['loss']} at step {step}: lower the learning rate, check the data"
+            )
         with self.watch("eval"):
             before = self._views.spent
             values |= self._views.run(lambda: view_metrics(z_i, z_j)) or {}

@@ -28,7 +28,9 @@ def clip_logits(logits: Tensor, clip: Tensor, clips: int) -> Tensor:
 class Head:
     """A standardising linear or one-hidden-layer head; ``fit`` it, then call it on Features for clip logits (clips, n)."""
 
-    def __init__(self, kind: str = "linear", hidden: int = 512, seed: int = 0, device: torch.device | None = None) -> None:
+    def __init__(
+        self, kind: str = "linear", hidden: int = 512, seed: int = 0, device: torch.device | None = None
+    ) -> None:
         if kind not in HEADS:
             raise ValueError(f"head must be one of {', '.join(HEADS)}, got {kind!r}")
         self.kind, self.hidden, self.seed = kind, hidden, seed
@@ -52,7 +54,9 @@ class Head:
         """
         train, valid = train.drop_unlabelled(), valid.drop_unlabelled()
         if not len(train.keys) or not len(valid.keys):
-            raise ValueError(f"a probe needs labelled clips: {len(train.keys)} for training, {len(valid.keys)} for validation")
+            raise ValueError(
+                f"a probe needs labelled clips: {len(train.keys)} for training, {len(valid.keys)} for validation"
+            )
         self.mean, std = train.values.mean(0), train.values.std(0, correction=0)
         self.scale = torch.where(std > 1e-6 * self.mean.abs().clamp(min=1e-6), 1 / std, 0.0)  # constants carry nothing
         with torch.random.fork_rng():

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Build, test and time fastaug on a CUDA machine that has torch, CuPy and a compiler but no network.
+#   OUT=DIR      where gpu.log, gpu.json and gpu-tests.xml go (default ./out)
+#   WHEELS=DIR   wheels brought along for packages that are missing there
+#   PYTHON=PATH  the interpreter that has torch (default: python3)
+# Takes under eight minutes. Exits non-zero when anything failed, after writing what there is.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+root=$PWD
+out=${OUT:-./out}
+mkdir -p "$out" || exit 1
+out=$(cd "$out" && pwd)
+python=${PYTHON:-python3}
+tests_seconds=${TESTS_SECONDS:-240}
+bench_seconds=${BENCH_SECONDS:-150}
+exec > >(tee "$out/gpu.log") 2>&1
+tee_pid=$!
+status=0
+
+say() { printf '\n== [%3ds] %s\n' "$SECONDS" "$*"; }
+fail() { status=1; printf 'FAILED: %s\n' "$*"; }
+finish() {
+    say "$([ "$status" = 0 ] && echo "all passed" || echo "something failed, see above")"
+    printf 'wrote %s\n' "$out"/*
+    exec >&- 2>&-  # lets tee write the last lines
+    wait "$tee_pid"
+    exit "$status"
+}
+has() { "$python" -c "import $1" 2>/dev/null; }
+
+say "the machine"
+"$python" --version || { fail "no '$python'; name the interpreter that has torch: PYTHON=… benchmarks/gpu.sh"; finish; }
+command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 FASTAUG_REQUIRE_CUDA=1
+if [ -n "${WHEELS:-}" ]; then
+    site=$(mktemp -d)
+    trap 'rm -rf "$site"' EXIT
+    if "$python" -m pip install -q --no-index --no-deps --no-compile --target "$site" "$WHEELS"/*.whl; then
+        PYTHONPATH="$PYTHONPATH:$site"
+    else
+        fail "could not install the wheels in $WHEELS"
+    fi
+fi
+
+say "what it has"
+"$python" - <<'PY'
+import importlib
+names = ("torch", "cupy", "numpy", "soundfile", "pytest", "pytest_benchmark", "pytest_timeout", "setuptools", "tqdm", "scipy",
+         "hypothesis", "julius", "webdataset", "soxr", "torchaudio", "torch_audiomentations", "nnAudio")
+for name in names:
+    try:
+        print(f"  {name:22} {getattr(importlib.import_module(name), '__version__', 'yes')}")
+    except Exception as error:
+        print(f"  {name:22} missing ({type(error).__name__}: {str(error)[:80]})")
+PY
+carry=()
+for pair in numpy:numpy setuptools:setuptools pytest:pytest pytest_benchmark:pytest-benchmark tqdm:tqdm soundfile:soundfile; do
+    has "${pair%%:*}" || carry+=("${pair##*:}")
+done
+if [ ${#carry[@]} -gt 0 ]; then
+    echo "missing: ${carry[*]}. Where there is a network, for this machine's Python:"
+    echo "    pip download --only-binary=:all: -d wheels ${carry[*]}"
+    echo "then bring the folder along: WHEELS=wheels benchmarks/gpu.sh"
+fi
+has torch || { fail "torch is missing"; finish; }
+if ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    fail "no usable CUDA device: torch $("$python" -c 'import torch; print(torch.__version__, "built for CUDA", torch.version.cuda)') sees none"
+    finish
+fi
+has cupy || { fail "CuPy is missing: carry cupy-cuda12x or cupy-cuda13x"; finish; }
+has setuptools || { fail "setuptools is missing: the extension cannot be built"; finish; }
+
+say "building the extension in place"
+"$python" setup.py --quiet build_ext --inplace || { fail "the build"; finish; }
+[ -f fastaug/doctor.py ] && "$python" -m fastaug.doctor
+
+if has pytest; then
+    say "pytest -m gpu, at most ${tests_seconds}s"
+    # A test module that needs a package this machine lacks must not hide the others.
+    timeout -k 20 -s INT "$tests_seconds" "$python" -m pytest tests -m gpu -q -rfE -p no:cacheprovider \
+        --continue-on-collection-errors --junit-xml="$out/gpu-tests.xml" || fail "tests (exit $?)"
+else
+    fail "pytest is missing: no tests were run"
+fi
+
+if has pytest && has pytest_benchmark; then
+    say "GPU benchmarks, at most ${bench_seconds}s"
+    export FASTAUG_BENCH_SECONDS=$((bench_seconds - 30))  # cases after this are skipped, so that the JSON is written
+    timeout -k 20 -s INT "$bench_seconds" "$python" -m pytest benchmarks/test_gpu.py -q -s -p no:cacheprovider \
+        --benchmark-columns=median,iqr,rounds --benchmark-json="$out/gpu.json" || fail "benchmarks (exit $?)"
+    [ -s "$out/gpu.json" ] || fail "no benchmark result was written"
+else
+    fail "pytest-benchmark is missing: no benchmarks were run"
+fi
+finish

@@ -1,0 +1,284 @@
+"""One fair comparison: prove that the outputs agree, then time ours and every peer, interleaved.
+
+A case calls :func:`compare` once. Each peer either *agrees* (a check on its output passes) or *differs* for a stated
+reason (another algorithm, random draws); a peer that cannot be imported or run keeps its row, with the error in it.
+All contenders get the same data, the same threads and the same process, and take turns round by round, so a busy
+moment of the machine hits all of them. Numbers are medians over rounds with the interquartile range beside them.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+QUICK = os.environ.get("QUICK", "0") not in ("", "0")
+BUDGET_SECONDS = 0.35 if QUICK else 3.0  # measuring time per contender
+ROUNDS = (3, 15) if QUICK else (5, 60)  # fewest and most turns of a contender
+
+Run = Callable[[], Any]
+Timer = Callable[[Run], float]
+
+
+@dataclass
+class Peer:
+    """Another library's way to do the same work.
+
+    Args:
+        name: what the row says, library first ("julius LowPassFilter").
+        package: the distribution whose version is reported, None for a command-line tool.
+        build: imports the library, prepares everything outside the timing, returns the function to time. Whatever it
+            raises becomes the row's error.
+        differs: why the output is not ours ("other algorithm: …"). Exactly one of ``differs`` and ``check`` is given.
+        check: ``check(ours_output, peer_output) -> str`` raises AssertionError when they disagree, else says how well
+            they agree ("112 dB").
+        agree_build: builds the function whose output ``check`` sees, where the timed one is arranged differently (sox
+            timed on one long file, checked clip by clip). Default: the timed function.
+        items: how many items one call handles, where a slow peer gets fewer than ours. Times are compared per item.
+        note: shown in the row.
+    """
+
+    name: str
+    package: str | None
+    build: Callable[[], Run]
+    differs: str | None = None
+    check: Callable[[Any, Any], str] | None = None
+    agree_build: Callable[[], Run] | None = None
+    items: int | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.differs is None) == (self.check is None):
+            raise TypeError(f"{self.name}: give either check= (it agrees) or differs= (why it does not)")
+
+
+@dataclass
+class Contender:
+    """A function that takes part in the interleaved timing."""
+
+    run: Run
+    items: int
+    first: float = 0.0  # seconds of the first call
+    rounds: int = 0
+    seconds: list[float] = field(default_factory=list)
+
+
+def compare(
+    benchmark: Any,
+    ours: Run,
+    peers: Sequence[Peer],
+    *,
+    items: int,
+    unit: str,
+    threads: int = 1,
+    minimum_ratio: dict[str, float] | None = None,
+    timer: Timer | None = None,
+    facts: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Check, time and record one case; returns what it put into ``benchmark.extra_info``.
+
+    Args:
+        benchmark: the pytest-benchmark fixture. Its rounds are ours; the peers run between them.
+        ours: fastaug's function, fully prepared. ``items`` of ``unit`` per call.
+        minimum_ratio: {peer name: least accepted peer time / our time}; asserted after recording.
+        timer: ``timer(run) -> seconds``; wall clock by default, CUDA events on a GPU.
+        facts: further entries for the record (shape, bytes moved, …).
+
+    Raises:
+        ValueError: ``minimum_ratio`` names no peer of the case.
+        AssertionError: a peer that should agree does not, or a minimum ratio is not reached. The measurements are
+            recorded first; a peer that disagrees is not timed.
+    """
+    names = [peer.name for peer in peers]
+    if strange := set(minimum_ratio or {}) - set(names):
+        raise ValueError(f"no such peer: {', '.join(sorted(strange))}; known: {', '.join(names)}")
+    with equal_threads(threads, pin=timer is None):
+        timer = timer or wall_clock
+        expected, first = timed(ours, timer)
+        rows, contenders = _prepare(expected, peers, items, timer)
+        everyone = {"fastaug": Contender(ours, items, first), **contenders}
+        for contender in everyone.values():
+            # The first call warmed caches, lazy imports and thread pools up; a slow one is a good enough estimate.
+            slow = contender.first > BUDGET_SECONDS
+            contender.rounds = rounds_for(contender.first if slow else timer(contender.run))
+        interleave(benchmark, everyone, timer)
+    record = summarise(rows, everyone, unit=unit, threads=threads, minimum_ratio=minimum_ratio or {}, facts=facts or {})
+    benchmark.extra_info.update(record)
+    problems = [f"{row['name']}: {row['error']}" for row in record["peers"] if row["disagrees"]]
+    problems += [
+        f"{row['name']}: {row['ratio']:.2f}x, at least {row['minimum']}x asked"
+        for row in record["peers"]
+        if row.get("met") is False
+    ]
+    assert not problems, "; ".join(problems)
+    return record
+
+
+def _prepare(
+    expected: Any, peers: Sequence[Peer], items: int, timer: Timer
+) -> tuple[list[dict[str, Any]], dict[str, Contender]]:
+    """Build every peer and hold its output against ours: one row each, and those that can be timed."""
+    rows: list[dict[str, Any]] = []
+    contenders: dict[str, Contender] = {}
+    for peer in peers:
+        row = {"name": peer.name, "version": version_of(peer.package), "note": peer.note, "agreement": None}
+        row |= {"differs": peer.differs, "error": None, "disagrees": False}
+        rows.append(row)
+        try:
+            run = peer.build()
+            output, first = timed(run, timer)
+            if peer.agree_build is not None:
+                output = peer.agree_build()()
+        except Exception as error:  # any failure of a peer is a result to report
+            row["error"] = f"{type(error).__name__}: {shorten(error)}"
+            continue
+        if peer.check is not None:
+            try:
+                row["agreement"] = peer.check(expected, output)
+            except AssertionError as error:
+                row.update(disagrees=True, error=f"disagrees: {shorten(error)}")
+                continue
+        contenders[peer.name] = Contender(run, peer.items or items, first)
+    return rows, contenders
+
+
+def timed(run: Run, timer: Timer) -> tuple[Any, float]:
+    """What ``run`` returns, and its time."""
+    output: list[Any] = []
+    seconds = timer(lambda: output.append(run()))
+    return output[0], seconds
+
+
+def shorten(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def interleave(benchmark: Any, contenders: dict[str, Contender], timer: Timer) -> None:
+    """Let the contenders take turns; ``fastaug``'s turns are pytest-benchmark's rounds."""
+    ours = contenders["fastaug"]
+    total = max(contender.rounds for contender in contenders.values())
+    ours.rounds = total
+    turn = 0
+
+    def peers_turn() -> None:
+        nonlocal turn
+        order = [name for name in contenders if name != "fastaug"]
+        for name in order if turn % 2 == 0 else reversed(order):
+            contender = contenders[name]
+            # A slow peer takes its few turns spread evenly over the whole run.
+            if (turn * contender.rounds) // total != ((turn + 1) * contender.rounds) // total:
+                contender.seconds.append(timer(contender.run))
+        turn += 1
+
+    benchmark.pedantic(lambda: ours.seconds.append(timer(ours.run)), setup=peers_turn, rounds=total)
+
+
+def summarise(
+    rows: list[dict[str, Any]],
+    contenders: dict[str, Contender],
+    *,
+    unit: str,
+    threads: int,
+    minimum_ratio: dict[str, float],
+    facts: dict[str, Any],
+) -> dict[str, Any]:
+    """Seconds per item (median and quartiles) of everyone, and each peer's time over ours."""
+    ours = spread(contenders["fastaug"])
+    for row in rows:
+        if row["name"] not in contenders:
+            continue
+        theirs = spread(contenders[row["name"]])
+        row.update(
+            theirs,
+            ratio=theirs["median"] / ours["median"],
+            ratio_low=theirs["low"] / ours["high"],
+            ratio_high=theirs["high"] / ours["low"],
+        )
+        if row["name"] in minimum_ratio:
+            row.update(minimum=minimum_ratio[row["name"]], met=row["ratio"] >= minimum_ratio[row["name"]])
+    return {"unit": unit, "threads": threads, "ours": ours, "peers": rows, **facts}
+
+
+def spread(contender: Contender) -> dict[str, Any]:
+    """Median, lower and upper quartile of the seconds per item, and how many items and rounds stand behind them."""
+    seconds = sorted(value / contender.items for value in contender.seconds)
+    if len(seconds) > 1:
+        low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    else:
+        low = median = high = seconds[0]
+    return {"median": median, "low": low, "high": high, "rounds": len(seconds), "items": contender.items}
+
+
+def rounds_for(seconds: float) -> int:
+    """As many turns as the time budget holds, within the limits; one if a call takes longer than five seconds."""
+    fewest, most = ROUNDS
+    if seconds > 5:
+        return 1
+    return max(fewest, min(most, int(BUDGET_SECONDS / max(seconds, 1e-9))))
+
+
+def wall_clock(run: Run) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+@contextmanager
+def equal_threads(threads: int, pin: bool = True) -> Iterator[None]:
+    """torch, OpenMP and BLAS limited to ``threads``, and this process with all it starts to as many cores (Linux)."""
+    import torch
+
+    before = torch.get_num_threads()
+    cores = os.sched_getaffinity(0) if pin and hasattr(os, "sched_setaffinity") else None
+    with ExitStack() as undo:
+        if cores is not None:
+            undo.callback(os.sched_setaffinity, 0, cores)
+            os.sched_setaffinity(0, sorted(cores)[:threads])
+        with suppress(ImportError):  # on a bare machine torch's own setting is all there is
+            from threadpoolctl import threadpool_limits
+
+            undo.enter_context(threadpool_limits(threads))
+        undo.callback(torch.set_num_threads, before)
+        torch.set_num_threads(threads)
+        yield
+
+
+def version_of(package: str | None) -> str | None:
+    if package is None:
+        return None
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def snr_db(expected: Any, actual: Any) -> float:
+    """10 log10 of signal power over error power, in float64; both as arrays of equal shape."""
+    import numpy as np
+
+    a, b = (np.asarray(value, dtype=np.float64) for value in (expected, actual))
+    assert a.shape == b.shape, f"shape {b.shape}, ours {a.shape}"
+    assert np.isfinite(a).all() and np.isfinite(b).all(), "not finite"
+    assert (a != 0).any(), "our output is silent"
+    error = float(((a - b) ** 2).sum())
+    return float("inf") if error == 0 else 10 * float(np.log10((a**2).sum() / error))
+
+
+def agrees(least_db: float, edge: int = 0) -> Callable[[Any, Any], str]:
+    """A check: equal to ours within ``least_db``, leaving out ``edge`` values at both ends of the last axis."""
+
+    def check(ours: Any, theirs: Any) -> str:
+        import numpy as np
+
+        a, b = np.asarray(ours), np.asarray(theirs)
+        inside = slice(edge, -edge or None)
+        found = snr_db(a[..., inside], b[..., inside])
+        assert found >= least_db, f"{found:.1f} dB, at least {least_db:.0f} dB asked"
+        return f"{min(found, 200):.0f} dB"
+
+    return check

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# make bench: build .venv-bench, in which the peers really run, then time fastaug beside them on the CPU.
+#   QUICK=1          few rounds; under three minutes once the environment exists
+#   SUITES="decode"  only these suites (default: every benchmarks/test_*.py but the GPU's)
+#   BENCH_PYTHON=PATH  the interpreter to build the environment with
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+env=$root/.venv-bench
+say() { printf '\n== %s\n' "$*"; }
+
+choose_python() {  # the first that really is a Python >= 3.10; 3.11 and 3.12 have wheels of every peer
+    local candidate
+    for candidate in ${BENCH_PYTHON:-python3.12 python3.11 "${PYTHON:-python3}" python3.13}; do
+        if "$candidate" -c 'import sys, venv; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    echo "make bench needs Python >= 3.10 with venv; name one: BENCH_PYTHON=/path/to/python make bench" >&2
+    exit 1
+}
+
+build_environment() {
+    local python stamp free_mb
+    stamp=$(cat benchmarks/requirements.txt benchmarks/constraints.txt | sha256sum | cut -d' ' -f1)
+    if [ -x "$env/bin/python" ] && [ "$(cat "$env/stamp" 2>/dev/null)" = "$stamp" ]; then
+        return
+    fi
+    free_mb=$(df -Pm "$root" | awk 'NR == 2 { print $4 }')
+    if [ "$free_mb" -lt 9000 ] && [ ! -d "$env" ]; then
+        echo "make bench needs 9 GB for the CUDA build of torch 2.11 (torchaudio and torch-audiomentations load nothing else);" \
+             "$free_mb MB are free here" >&2
+        exit 1
+    fi
+    python=$(choose_python)
+    say "building $env with $python: 5 GB, some minutes"
+    "$python" -m venv --clear "$env"
+    "$env/bin/python" -m pip install --quiet --disable-pip-version-check \
+        -r benchmarks/requirements.txt -c benchmarks/constraints.txt
+    echo "$stamp" >"$env/stamp"
+}
+
+install_tools() {  # sox is a peer, ffmpeg's libraries are what torchcodec decodes with
+    local missing=()
+    command -v sox >/dev/null || missing+=(sox)
+    command -v ffmpeg >/dev/null || missing+=(ffmpeg)
+    [ ${#missing[@]} -eq 0 ] && return
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "installing ${missing[*]}"
+        if { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } >"$out/apt.log" 2>&1; then
+            return
+        fi
+    fi
+    echo "not installed: ${missing[*]}; their rows will say so (Debian: sudo apt-get install ${missing[*]})"
+}
+
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+build_environment
+install_tools
+say "building fastaug's native operators"
+"$env/bin/python" setup.py --quiet build_ext --inplace --build-temp build/bench
+
+export CUDA_VISIBLE_DEVICES="" PYTHONPATH="$root" PYTHONUNBUFFERED=1
+failed=()
+parts=()
+for file in benchmarks/test_*.py; do
+    suite=${file##*/test_}
+    suite=${suite%.py}
+    [ "$suite" = gpu ] && continue
+    [[ -n ${SUITES:-} && " $SUITES " != *" $suite "* ]] && continue
+    say "$suite"
+    "$env/bin/python" -m pytest "$file" -q -p no:cacheprovider --benchmark-disable-gc \
+        --benchmark-columns=median,iqr,rounds --benchmark-json="$out/$suite.json" || failed+=("$suite")
+    [ -s "$out/$suite.json" ] && parts+=("$out/$suite.json")
+done
+if [ ${#parts[@]} -gt 0 ]; then
+    quick=()
+    [[ -n ${QUICK:-} && ${QUICK:-} != 0 ]] && quick=(--quick)
+    merged=$("$env/bin/python" benchmarks/render.py merge "${parts[@]}" --results "${RESULTS:-benchmarks/results}" "${quick[@]}")
+    "$env/bin/python" benchmarks/render.py table --results "${RESULTS:-benchmarks/results}" --out benchmarks/RESULTS.md
+    say "wrote $merged and benchmarks/RESULTS.md"
+fi
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "failed: ${failed[*]}" >&2
+    exit 1
+fi

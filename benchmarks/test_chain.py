@@ -1,0 +1,134 @@
+"""The whole CLMR chain (preset ``clmr``), one view of each of 32 clips, against the best pipelines built from peers.
+
+Every pipeline applies the effects, probabilities and ranges of torchaudio-augmentations 0.2.4 (which no longer imports:
+torchaudio removed sox_effects): polarity .8, noise .01, gain .3, high- or low-pass .8, delay .3, pitch .6, reverb .6.
+Draws and algorithms differ, so outputs are not compared here; test_effects.py compares each effect.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import sox
+import torch
+from clips import clip_by_clip
+from harness import Peer, compare
+from materials import CLIPS, RATE, batch
+
+from fastaug import clmr
+
+DRAWS = "random draws"
+
+
+def sox_chain(row: np.ndarray) -> np.ndarray:
+    """One clip through one sox process, with the effects that the coins chose; noise by NumPy."""
+    coin = lambda p: random.random() < p  # noqa: E731
+    effects: list[str] = []
+    if coin(0.8):
+        effects += ["vol", "-1"]
+    if coin(0.01):
+        row = row + row.std() * random.uniform(1e-4, 1e-2) * np.random.standard_normal(row.shape)
+    if coin(0.3):
+        effects += ["gain", f"{random.uniform(-20, -1):.2f}"]
+    if coin(0.8):
+        low = ["lowpass", str(random.randint(2200, 4000))]
+        effects += low if coin(0.5) else ["highpass", str(random.randint(200, 1200))]
+    if coin(0.3):
+        effects += ["echo", "0.5", "1", str(random.randrange(200, 500, 50)), "0.5"]
+    if coin(0.6):
+        effects += ["pitch", str(random.randint(-700, 700)), "rate", str(RATE)]
+    if coin(0.6):
+        effects += ["reverb", *(str(random.randint(0, 99)) for _ in range(3)), "100", "channels", "1"]
+    return sox.one_clip(row[0], RATE, effects) if effects else row[0]
+
+
+def single_clip_chain() -> Callable[[np.ndarray], np.ndarray]:
+    """audiomentations for what it has, pedalboard for delay and reverb; the faster of the two for pitch."""
+    import audiomentations as am
+    import pedalboard as pb
+
+    first = am.Compose(
+        [
+            am.PolarityInversion(p=0.8),
+            am.AddGaussianSNR(40.0, 80.0, p=0.01),
+            am.Gain(-20.0, -1.0, p=0.3),
+            am.OneOf([am.LowPassFilter(2200.0, 4000.0, p=1.0), am.HighPassFilter(200.0, 1200.0, p=1.0)], p=0.8),
+        ]
+    )
+    pitch = am.PitchShift(-7.0, 7.0, p=0.6)
+
+    def chain(row: np.ndarray) -> np.ndarray:
+        row = first(row, sample_rate=RATE)
+        if random.random() < 0.3:
+            row = pb.Delay(random.randrange(200, 500, 50) / 1000, 0.0, 1 / 3)(row, RATE)
+        row = pitch(row, sample_rate=RATE)
+        if random.random() < 0.6:
+            row = pb.Reverb(room_size=random.random(), damping=random.random())(row, RATE)
+        return row
+
+    return chain
+
+
+def batched_chain(x: torch.Tensor) -> Callable[[], torch.Tensor]:
+    import torch_audiomentations as ta
+
+    settings = {"sample_rate": RATE, "output_type": "dict"}
+    chain = ta.Compose(
+        [
+            ta.PolarityInversion(p=0.8, **settings),
+            ta.AddColoredNoise(40.0, 80.0, 0.0, 0.0, p=0.01, **settings),
+            ta.Gain(-20.0, -1.0, p=0.3, **settings),
+            ta.OneOf(
+                [
+                    ta.LowPassFilter(2200.0, 4000.0, p=1.0, **settings),
+                    ta.HighPassFilter(200.0, 1200.0, p=1.0, **settings),
+                ],
+                p=0.8,
+                output_type="dict",
+            ),
+            ta.PitchShift(-7.0, 7.0, p=0.6, **settings),
+        ],
+        output_type="dict",
+    )
+    chain.train()
+    return lambda: chain(x, sample_rate=RATE).samples
+
+
+@pytest.fixture(scope="module")
+def x() -> torch.Tensor:
+    return batch()
+
+
+def test_clmr_view(benchmark: Any, threads: int, x: torch.Tensor) -> None:
+    rows = list(x.numpy())
+
+    transform = clmr(sample_rate=RATE)
+    compare(
+        benchmark,
+        lambda: transform(x),
+        [
+            Peer(
+                "sox, a process per clip", None, lambda: clip_by_clip(sox_chain, rows, threads=threads), differs=DRAWS
+            ),
+            Peer(
+                "audiomentations + pedalboard",
+                "audiomentations",
+                lambda: clip_by_clip(single_clip_chain(), rows, threads=threads),
+                differs=DRAWS,
+            ),
+            Peer(
+                "torch-audiomentations",
+                "torch-audiomentations",
+                lambda: batched_chain(x[:4]),
+                items=4,
+                differs=f"{DRAWS}; has no delay and no reverb",
+            ),
+        ],
+        items=CLIPS,
+        unit="view",
+        threads=threads,
+    )

@@ -1,0 +1,128 @@
+"""A random 2.68 s crop of each of 16 tracks (30 s, 44.1 kHz, stereo, encoded, in memory) as mono at 22,050 Hz."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from clips import clip_by_clip
+from harness import QUICK, Peer, agrees, compare
+from materials import RATE, SAMPLES, tracks
+
+from fastaug import codecs
+
+TRACKS, SECONDS, SOURCE_RATE = (8 if QUICK else 16), 30.0, 44_100
+MARGIN = 512  # source samples read on both sides, so that the peer's resampler has its context
+MONO = 0.5**0.5  # FFmpeg's stereo to mono is (L + R) / sqrt(2); ours and everyone else's the mean
+
+
+@cache
+def encoded(codec: str) -> list[bytes]:
+    return tracks(TRACKS, SECONDS, codec, SOURCE_RATE)
+
+
+def starts() -> np.ndarray:
+    """First sample of each crop at the output rate; a crop and its margins lie inside the file."""
+    last = int(SECONDS * RATE) - SAMPLES - MARGIN
+    return np.random.default_rng(2).integers(MARGIN, last, TRACKS)
+
+
+def soundfile_soxr(data: bytes, start: int) -> np.ndarray:
+    """Read only the range that the crop needs, average the channels, resample: the strongest way with these two."""
+    import soundfile
+    import soxr
+
+    first = 2 * start - MARGIN
+    with soundfile.SoundFile(io.BytesIO(data)) as file:
+        file.seek(first)
+        samples = file.read(2 * SAMPLES + 2 * MARGIN, dtype="float32", always_2d=True)
+    out = soxr.resample(samples.mean(axis=1), SOURCE_RATE, RATE, quality="HQ")
+    return out[MARGIN // 2 : MARGIN // 2 + SAMPLES]
+
+
+def librosa_load(data: bytes, start: int) -> np.ndarray:
+    """librosa truncates offset · rate, which lies a hair below a whole number for many starts: ask a hair above."""
+    import librosa
+
+    return librosa.load(io.BytesIO(data), sr=RATE, mono=True, offset=(start + 0.1) / RATE, duration=SAMPLES / RATE)[0]
+
+
+def torchcodec_range(codec: str) -> Callable[[bytes, int], np.ndarray]:
+    from torchcodec.decoders import AudioDecoder
+
+    shift = 0.0
+    if codec == "mp3":  # torchcodec's time axis starts at the encoder's delay, everyone else's after it
+        shift = AudioDecoder(encoded(codec)[0]).metadata.begin_stream_seconds_from_header or 0.0
+
+    def decode(data: bytes, start: int) -> np.ndarray:
+        decoder = AudioDecoder(data, sample_rate=RATE, num_channels=1)
+        begin = start / RATE + shift
+        return decoder.get_samples_played_in_range(begin, begin + SAMPLES / RATE).data.numpy()[0, :SAMPLES] * MONO
+
+    return decode
+
+
+def miniaudio_full(data: bytes, start: int) -> np.ndarray:
+    import miniaudio
+
+    whole = miniaudio.decode(data, miniaudio.SampleFormat.FLOAT32, nchannels=1, sample_rate=RATE)
+    return np.frombuffer(whole.samples, dtype=np.float32)[start : start + SAMPLES]
+
+
+def agrees_to_half_a_sample(least_db: float) -> Callable[[Any, Any], str]:
+    """A check for torchcodec's mp3: 1105 samples of encoder delay at 44.1 kHz are 552.5 at 22.05 kHz, so that its crop
+    starts half an output sample before or after the asked one. Each crop is held against ours moved by that half."""
+    exact = agrees(least_db, edge=500)
+
+    def check(ours: Any, theirs: Any) -> str:
+        said = []
+        for mine, other in zip(np.asarray(ours), theirs, strict=True):
+            spectrum, size = np.fft.rfft(mine), mine.shape[-1]
+            phase = -2j * np.pi * np.arange(spectrum.shape[-1]) / size
+            moved = [np.fft.irfft(spectrum * np.exp(phase * by), size) for by in (-0.5, 0.5)]
+            said.append(exact(min(moved, key=lambda m: np.abs(m - other)[..., 500:-500].sum()), other))
+        return f"{min(said, key=lambda text: float(text.split()[0]))}, half a sample away"
+
+    return check
+
+
+@pytest.mark.parametrize("codec", ["mp3", "flac", "ogg", "wav"])
+def test_crop(benchmark: Any, threads: int, codec: str) -> None:
+    data, begin = encoded(codec), starts()
+
+    def crops(decode: Callable[[bytes, int], np.ndarray], count: int = TRACKS) -> Callable[[], np.ndarray]:
+        run = clip_by_clip(decode, data[:count], begin[:count].tolist(), threads=threads)
+        return lambda: np.stack(run())[:, None]
+
+    def ours() -> Any:
+        samples, _ = codecs.decode(data, begin, SAMPLES, RATE, channels=1, device="cpu")
+        return samples
+
+    compare(
+        benchmark,
+        ours,
+        [
+            Peer("soundfile range + soxr HQ", "soundfile", lambda: crops(soundfile_soxr), check=agrees(50)),
+            Peer("librosa.load(offset, duration)", "librosa", lambda: crops(librosa_load), check=agrees(40, edge=200)),
+            Peer(
+                "torchcodec range",
+                "torchcodec",
+                lambda: crops(torchcodec_range(codec)),
+                check=agrees_to_half_a_sample(40) if codec == "mp3" else agrees(40, edge=200),
+            ),
+            Peer(
+                "miniaudio, whole file",
+                "miniaudio",
+                lambda: crops(miniaudio_full, 2),
+                items=2,
+                differs="other algorithm: linear resampling",
+            ),
+        ],
+        items=TRACKS,
+        unit="crop",
+        threads=threads,
+    )

@@ -1,0 +1,277 @@
+"""The effects of the CLMR chain on one batch: 32 mono clips of 59,049 samples at 22,050 Hz."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import sox
+import torch
+from clips import clip_by_clip
+from harness import Peer, agrees, compare
+from materials import CLIPS, RATE, batch
+from peers import AM, TA, am, board, ta
+
+from fastaug import functional
+
+SEMITONES = (-5.3, -2.1, 1.7, 6.4)  # four shifts, eight clips each: sox then needs four processes, not 32
+
+
+@pytest.fixture(scope="module")
+def x() -> torch.Tensor:
+    return batch()
+
+
+@pytest.fixture(scope="module")
+def rows(x: torch.Tensor) -> list[np.ndarray]:
+    """The clips one by one, (1, T) each, for the libraries that take one."""
+    return list(x.numpy())
+
+
+def same_snr(snr_db: float, clean: torch.Tensor) -> Callable[[Any, Any], str]:
+    """A check for random noise: every clip of both outputs has the asked signal-to-noise ratio within 0.3 dB."""
+
+    def measured(noisy: Any) -> np.ndarray:
+        signal, noise = clean.numpy().astype(np.float64), np.asarray(noisy, dtype=np.float64) - clean.numpy()
+        return 10 * np.log10((signal**2).mean((1, 2)) / (noise**2).mean((1, 2)))
+
+    def check(ours: Any, theirs: Any) -> str:
+        worst = [float(np.abs(measured(value) - snr_db).max()) for value in (ours, theirs)]
+        assert max(worst) < 0.3, f"SNR off by {worst[0]:.2f} dB (fastaug), {worst[1]:.2f} dB (peer)"
+        return "same SNR"
+
+    return check
+
+
+def test_noise(benchmark: Any, threads: int, x: torch.Tensor, rows: list[np.ndarray]) -> None:
+    snr = 30.0
+    check = same_snr(snr, x)
+
+    def torchaudio() -> Callable[[], torch.Tensor]:
+        from torchaudio import functional as F
+
+        wanted = torch.full((CLIPS, 1), snr)
+        return lambda: F.add_noise(x, torch.randn_like(x), wanted)
+
+    key = torch.arange(CLIPS * 3).reshape(CLIPS, 3)
+    white = {"min_snr_in_db": snr, "max_snr_in_db": snr, "min_f_decay": 0.0, "max_f_decay": 0.0}
+    compare(
+        benchmark,
+        lambda: functional.add_noise(x, key, snr_db=snr),
+        [
+            Peer("torchaudio add_noise + torch.randn", "torchaudio", torchaudio, check=check),
+            Peer(
+                f"{TA} AddColoredNoise", TA, ta("AddColoredNoise", x, **white), check=check, note="repeats one second"
+            ),
+            Peer(
+                f"{AM} AddGaussianSNR",
+                AM,
+                am("AddGaussianSNR", rows, threads, min_snr_db=snr, max_snr_db=snr),
+                check=check,
+            ),
+        ],
+        items=CLIPS,
+        unit="clip",
+        threads=threads,
+    )
+
+
+def test_gain(benchmark: Any, threads: int, x: torch.Tensor, rows: list[np.ndarray]) -> None:
+    def plain() -> Callable[[], torch.Tensor]:
+        factor = torch.full((CLIPS, 1, 1), 10 ** (-6 / 20))
+        return lambda: x * factor
+
+    compare(
+        benchmark,
+        lambda: functional.gain(x, -6.0),
+        [
+            Peer("torch x * factor", "torch", plain, check=agrees(100)),
+            Peer(f"{TA} Gain", TA, ta("Gain", x, min_gain_in_db=-6.0, max_gain_in_db=-5.99999), check=agrees(90)),
+            Peer(f"{AM} Gain", AM, am("Gain", rows, threads, min_gain_db=-6.0, max_gain_db=-6.0), check=agrees(100)),
+            Peer("pedalboard Gain", "pedalboard", board(lambda pb, i: pb.Gain(-6.0), rows, threads), check=agrees(100)),
+        ],
+        items=CLIPS,
+        unit="clip",
+        threads=threads,
+    )
+
+
+@pytest.mark.parametrize("kind", ["low_pass", "high_pass"])
+def test_filter(benchmark: Any, threads: int, x: torch.Tensor, rows: list[np.ndarray], kind: str) -> None:
+    low, high = (2200.0, 4000.0) if kind == "low_pass" else (200.0, 1200.0)
+    cutoffs = torch.linspace(low, high, CLIPS)
+    name = "LowPassFilter" if kind == "low_pass" else "HighPassFilter"
+
+    def julius() -> Callable[[], torch.Tensor]:
+        import julius as peer
+
+        filters = [getattr(peer, name)(cutoff / RATE, zeros=8) for cutoff in cutoffs.tolist()]
+        return lambda: torch.stack([one(row) for one, row in zip(filters, x, strict=True)])
+
+    def torchaudio() -> Callable[[], torch.Tensor]:
+        from torchaudio import functional as F
+
+        biquad = F.lowpass_biquad if kind == "low_pass" else F.highpass_biquad
+        return lambda: biquad(x, RATE, (low + high) / 2)
+
+    ours = getattr(functional, kind)
+    compare(
+        benchmark,
+        lambda: ours(x, RATE, cutoffs),
+        [
+            Peer(f"julius {name}", "julius", julius, check=agrees(90)),
+            Peer(
+                f"{TA} {name}",
+                TA,
+                ta(name, x, min_cutoff_freq=low, max_cutoff_freq=high),
+                differs="draws its own cutoffs; the filter is julius's",
+            ),
+            Peer(
+                f"{AM} {name}",
+                AM,
+                am(name, rows, threads, min_cutoff_freq=low, max_cutoff_freq=high),
+                differs="other algorithm: Butterworth IIR, 12 to 24 dB per octave",
+            ),
+            Peer(
+                f"torchaudio {biquad_name(kind)}",
+                "torchaudio",
+                torchaudio,
+                differs="other algorithm: biquad IIR, one cutoff for the batch",
+            ),
+        ],
+        items=CLIPS,
+        unit="clip",
+        threads=threads,
+    )
+
+
+def biquad_name(kind: str) -> str:
+    return kind.replace("_", "") + "_biquad"
+
+
+def test_delay(benchmark: Any, threads: int, x: torch.Tensor, rows: list[np.ndarray]) -> None:
+    delays = torch.tensor([200.0, 250.0, 300.0, 350.0, 400.0, 450.0, 500.0, 200.0] * (CLIPS // 8))
+
+    def by_hand() -> Callable[[], torch.Tensor]:
+        """As torchaudio-augmentations does it, but one call per clip so that each has its own delay."""
+        samples = (delays * RATE / 1000).long().tolist()
+
+        def one(row: torch.Tensor, d: int) -> torch.Tensor:
+            delayed = torch.cat([torch.zeros(1, d), row[:, :-d]], dim=1)
+            return (row + 0.5 * delayed) / 2
+
+        return lambda: torch.stack([one(row, d) for row, d in zip(x, samples, strict=True)])
+
+    compare(
+        benchmark,
+        lambda: functional.delay(x, RATE, delays),
+        [
+            Peer("torch cat + add, clip by clip", "torch", by_hand, check=agrees(100)),
+            Peer(
+                "pedalboard Delay",
+                "pedalboard",
+                board(lambda pb, i: pb.Delay(float(delays[i]) / 1000, 0.0, 0.5), rows, threads),
+                differs="other mix: dry and wet at equal level",
+            ),
+        ],
+        items=CLIPS,
+        unit="clip",
+        threads=threads,
+    )
+
+
+def test_pitch(benchmark: Any, threads: int, x: torch.Tensor, rows: list[np.ndarray]) -> None:
+    shifts = [SEMITONES[i % len(SEMITONES)] for i in range(CLIPS)]
+    chains = [["pitch", f"{100 * shift:g}", "rate", str(RATE)] for shift in shifts]
+
+    def torchaudio() -> Callable[[], torch.Tensor]:
+        from torchaudio.transforms import PitchShift
+
+        transform = PitchShift(RATE, n_steps=-5)  # keeps its resampling kernel: the documented fast way
+        return lambda: transform(x[:2]).detach()
+
+    def librosa() -> Callable[[], np.ndarray]:
+        import librosa as peer
+
+        shift = peer.effects.pitch_shift
+        run = clip_by_clip(lambda row, n: shift(row, sr=RATE, n_steps=n), rows[:8], shifts[:8], threads=threads)
+        return lambda: np.stack(run())
+
+    semitones = torch.tensor(shifts)
+    compare(
+        benchmark,
+        lambda: functional.pitch_shift(x, RATE, semitones),
+        [
+            Peer(
+                "sox pitch",
+                None,
+                lambda: sox.long_files(x.numpy(), RATE, chains, threads),
+                check=agrees(60),
+                agree_build=lambda: lambda: sox.per_clip(x.numpy(), RATE, chains),
+            ),
+            Peer(
+                f"{AM} PitchShift (signalsmith)",
+                AM,
+                am("PitchShift", rows[:8], threads, min_semitones=-7.0, max_semitones=7.0),
+                items=8,
+                differs="other algorithm: spectral stretch",
+            ),
+            Peer(
+                "pedalboard PitchShift (rubberband)",
+                "pedalboard",
+                board(lambda pb, i: pb.PitchShift(shifts[i]), rows[:4], threads),
+                items=4,
+                differs="other algorithm: Rubber Band",
+            ),
+            Peer("librosa pitch_shift", "librosa", librosa, items=8, differs="other algorithm: phase vocoder"),
+            Peer(
+                f"{TA} PitchShift",
+                TA,
+                ta("PitchShift", x[:2], min_transpose_semitones=-7.0, max_transpose_semitones=7.0),
+                items=2,
+                differs="other algorithm: phase vocoder; 26 possible ratios",
+            ),
+            Peer(
+                "torchaudio PitchShift",
+                "torchaudio",
+                torchaudio,
+                items=2,
+                differs="other algorithm: phase vocoder; one shift for the batch",
+            ),
+        ],
+        items=CLIPS,
+        unit="clip",
+        threads=threads,
+    )
+
+
+def test_reverb(benchmark: Any, threads: int, x: torch.Tensor, rows: list[np.ndarray]) -> None:
+    settings = np.random.default_rng(1).integers(0, 100, (CLIPS, 3))
+    reverberance, damping, room = torch.from_numpy(settings.T.astype(np.float32))
+    exact = [["reverb", *map(str, row), "100", "channels", "1"] for row in settings.tolist()]
+    timed = [["reverb", "50", "50", "50", "100", "channels", "1"]] * CLIPS  # sox's time does not depend on the settings
+
+    compare(
+        benchmark,
+        lambda: functional.reverb(x, RATE, reverberance, damping, room),
+        [
+            Peer(
+                "sox reverb",
+                None,
+                lambda: sox.long_files(x.numpy(), RATE, timed, threads),
+                check=agrees(100),
+                agree_build=lambda: lambda: sox.per_clip(x.numpy(), RATE, exact),
+            ),
+            Peer(
+                "pedalboard Reverb",
+                "pedalboard",
+                board(lambda pb, i: pb.Reverb(), rows, threads),
+                differs="other algorithm: JUCE's Freeverb, stereo width and gains unlike sox's",
+            ),
+        ],
+        items=CLIPS,
+        unit="clip",
+        threads=threads,
+    )

@@ -1,0 +1,223 @@
+"""Every effect and the whole chain on a CUDA device: 256 mono clips of 59,049 samples at 22,050 Hz.
+
+Times are CUDA events around the call, after a warm-up, over rotating inputs, with the L2 cache flushed before each call
+and the device kept busy until the host has queued the work, so that launches are hidden where nothing synchronises.
+The copy bandwidth is measured first; each case says which share of it it reaches, counting one read of its input and
+one write of its output, however often it really touches them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from harness import Peer, Run, agrees, compare
+from materials import RATE, SAMPLES, batch
+from peers import TA, ta
+
+from fastaug import LogMel, clmr, functional
+
+pytestmark = pytest.mark.gpu
+BATCH = 256
+DEADLINE = time.monotonic() + float(os.environ.get("FASTAUG_BENCH_SECONDS", "inf"))
+SLOW_PEER = 8  # clips for peers that loop over examples
+
+
+class CudaEvents:
+    """``timer(run) -> seconds`` on the current stream."""
+
+    def __init__(self) -> None:
+        self._flush = torch.empty(256 * 2**20, dtype=torch.uint8, device="cuda")  # larger than any L2
+
+    def __call__(self, run: Run) -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self._flush.zero_()
+        torch.cuda._sleep(2_000_000)  # about a millisecond, in which the host queues the work
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) / 1e3
+
+
+class Inputs:
+    """Four different batches in turn, so that no call finds its input in the cache."""
+
+    def __init__(self) -> None:
+        base = batch(32)
+        copies = [base.roll(1000 * i, -1) * (0.9 - 0.1 * (i % 4)) for i in range(4 * BATCH // 32)]
+        everything = torch.cat(copies).cuda().split(BATCH)
+        self.first = everything[0]
+        self.rotating = itertools.cycle(everything)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cuda() -> None:
+    if not torch.cuda.is_available():
+        if os.environ.get("FASTAUG_REQUIRE_CUDA") == "1":
+            pytest.fail("FASTAUG_REQUIRE_CUDA=1, but torch sees no CUDA device")
+        pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def in_time() -> None:
+    if time.monotonic() > DEADLINE:
+        pytest.skip("out of time (FASTAUG_BENCH_SECONDS)")
+
+
+@pytest.fixture(scope="module")
+def timer(cuda: None) -> CudaEvents:
+    return CudaEvents()
+
+
+@pytest.fixture(scope="module")
+def inputs(cuda: None) -> Inputs:
+    return Inputs()
+
+
+@pytest.fixture(scope="module")
+def copy_bandwidth(timer: CudaEvents) -> float:
+    """Bytes per second of a device-to-device copy of 1 GiB, read plus written."""
+    source = torch.rand(2**28, device="cuda")
+    target = torch.empty_like(source)
+    seconds = sorted(timer(lambda: target.copy_(source)) for _ in range(12))[6]
+    return 2 * source.nbytes / seconds
+
+
+@pytest.fixture
+def measure(benchmark: Any, timer: CudaEvents, inputs: Inputs, copy_bandwidth: float) -> Callable[..., None]:
+    """``measure(function, peers)``: time ``function(x)`` on rotating inputs, record its share of the copy bandwidth."""
+
+    def on_first(function: Callable[[torch.Tensor], torch.Tensor], peers: list[Peer]) -> None:
+        output = function(inputs.first)
+        moved = inputs.first.nbytes + output.nbytes
+        before = inputs.first.clone()
+        turn = itertools.chain([inputs.first], inputs.rotating)  # the first call's output is what peers agree with
+        record = compare(benchmark, lambda: function(next(turn)), peers, items=BATCH, unit="clip", timer=timer)
+        torch.testing.assert_close(inputs.first, before, rtol=0, atol=0)
+        rate = moved / (record["ours"]["median"] * BATCH)
+        benchmark.extra_info.update(bytes_moved=moved, copy_bandwidth=copy_bandwidth, copy_share=rate / copy_bandwidth)
+        peak = torch.cuda.max_memory_allocated() / 2**30
+        print(
+            f"\n  {BATCH / (record['ours']['median'] * BATCH):,.0f} clips/s, {rate / 1e9:,.0f} GB/s,"
+            f" {rate / copy_bandwidth:.1%} of copy ({copy_bandwidth / 1e9:,.0f} GB/s), peak {peak:.1f} GiB"
+        )
+
+    return on_first
+
+
+def on_host(least_db: float) -> Callable[[Any, Any], str]:
+    check = agrees(least_db)
+    return lambda ours, theirs: check(ours.detach().cpu(), theirs.detach().cpu())
+
+
+def test_gain(measure: Callable[..., None], inputs: Inputs) -> None:
+    settings = {"min_gain_in_db": -6.0, "max_gain_in_db": -5.99999}
+    peers = [
+        Peer("torch x * factor", "torch", lambda: lambda: inputs.first * 10 ** (-6 / 20), check=on_host(100)),
+        Peer(f"{TA} Gain", TA, ta("Gain", inputs.first, **settings), check=on_host(90)),
+    ]
+    measure(lambda x: functional.gain(x, -6.0), peers)
+
+
+def test_noise(measure: Callable[..., None], inputs: Inputs) -> None:
+    x, snr = inputs.first, torch.full((BATCH, 1), 30.0, device="cuda")
+    key = torch.arange(BATCH * 3, device="cuda").reshape(BATCH, 3)
+
+    def torchaudio() -> Run:
+        from torchaudio import functional as F
+
+        return lambda: F.add_noise(x, torch.randn_like(x), snr)
+
+    white = {"min_snr_in_db": 30.0, "max_snr_in_db": 30.0, "min_f_decay": 0.0, "max_f_decay": 0.0}
+    peers = [
+        Peer("torchaudio add_noise + torch.randn", "torchaudio", torchaudio, differs="random draws"),
+        Peer(f"{TA} AddColoredNoise", TA, ta("AddColoredNoise", x[:SLOW_PEER], **white), items=SLOW_PEER,
+             differs="random draws"),
+    ]  # fmt: skip
+    measure(lambda x: functional.add_noise(x, key, snr_db=30.0), peers)
+
+
+@pytest.mark.parametrize("kind", ["low_pass", "high_pass"])
+def test_filter(measure: Callable[..., None], inputs: Inputs, kind: str) -> None:
+    low, high = (2200.0, 4000.0) if kind == "low_pass" else (200.0, 1200.0)
+    cutoffs = torch.linspace(low, high, BATCH, device="cuda")
+    name = "LowPassFilter" if kind == "low_pass" else "HighPassFilter"
+
+    def torchaudio() -> Run:
+        from torchaudio import functional as F
+
+        biquad = F.lowpass_biquad if kind == "low_pass" else F.highpass_biquad
+        return lambda: biquad(inputs.first[:SLOW_PEER], RATE, (low + high) / 2)
+
+    peers = [
+        Peer(f"{TA} {name}", TA, ta(name, inputs.first[:SLOW_PEER], min_cutoff_freq=low, max_cutoff_freq=high),
+             items=SLOW_PEER, differs="draws its own cutoffs"),
+        Peer("torchaudio biquad", "torchaudio", torchaudio, items=SLOW_PEER, differs="other algorithm: biquad IIR"),
+    ]  # fmt: skip
+    function = getattr(functional, kind)
+    measure(lambda x: function(x, RATE, cutoffs), peers)
+
+
+def test_delay(measure: Callable[..., None]) -> None:
+    delays = torch.tensor([200.0, 250.0, 300.0, 350.0] * (BATCH // 4), device="cuda")
+    measure(lambda x: functional.delay(x, RATE, delays), [])
+
+
+def test_pitch(measure: Callable[..., None], inputs: Inputs) -> None:
+    semitones = torch.linspace(-7, 7, BATCH, device="cuda")
+
+    def torchaudio() -> Run:
+        from torchaudio.transforms import PitchShift
+
+        transform = PitchShift(RATE, n_steps=-5).cuda()
+        return lambda: transform(inputs.first[:SLOW_PEER]).detach()
+
+    span = {"min_transpose_semitones": -7.0, "max_transpose_semitones": 7.0}
+    peers = [
+        Peer(f"{TA} PitchShift", TA, ta("PitchShift", inputs.first[:SLOW_PEER], **span), items=SLOW_PEER,
+             differs="other algorithm: phase vocoder"),
+        Peer("torchaudio PitchShift", "torchaudio", torchaudio, items=SLOW_PEER,
+             differs="other algorithm: phase vocoder; one shift for the batch"),
+    ]  # fmt: skip
+    measure(lambda x: functional.pitch_shift(x, RATE, semitones), peers)
+
+
+def test_reverb(measure: Callable[..., None]) -> None:
+    reverberance, damping, room = torch.rand(3, BATCH, device="cuda") * 99
+    measure(lambda x: functional.reverb(x, RATE, reverberance, damping, room), [])
+
+
+def test_clmr_view(measure: Callable[..., None]) -> None:
+    transform = clmr(sample_rate=RATE)
+    measure(transform, [])
+
+
+def test_logmel(measure: Callable[..., None], inputs: Inputs) -> None:
+    ours = LogMel(n_fft=1024, hop_length=512, n_mels=128, sample_rate=RATE)
+
+    def torchaudio() -> Run:
+        from torchaudio.transforms import MelSpectrogram
+
+        layer = MelSpectrogram(RATE, n_fft=1024, hop_length=512, n_mels=128, mel_scale="slaney", norm="slaney",
+                               pad_mode="constant").cuda()  # fmt: skip
+        return lambda: torch.log(layer(inputs.first) + ours.offset)
+
+    def nnaudio() -> Run:
+        from nnAudio.features import MelSpectrogram
+
+        layer = MelSpectrogram(sr=RATE, n_fft=1024, hop_length=512, n_mels=128, pad_mode="constant", verbose=False)
+        layer = layer.cuda()
+        return lambda: torch.log(layer(inputs.first[:, 0]) + ours.offset)[:, None]
+
+    peers = [
+        Peer("torchaudio MelSpectrogram", "torchaudio", torchaudio, check=on_host(60)),
+        Peer("nnAudio MelSpectrogram", "nnAudio", nnaudio, check=on_host(50)),
+    ]
+    assert inputs.first.shape[-1] == SAMPLES
+    measure(ours, peers)

@@ -1,0 +1,147 @@
+"""LogMel against a float64 NumPy definition, against published constants of the mel scales, and in use."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from fastaug.frontends import LogMel, hz_to_mel, mel_filters, mel_to_hz
+
+RATE = 22_050
+
+
+def triangle(hz: float, low: float, centre: float, high: float) -> float:
+    return max(0.0, min((hz - low) / (centre - low), (high - hz) / (high - centre)))
+
+
+def reference(x: np.ndarray, n_fft: int, hop: int, n_mels: int, rate: int, mel: str, offset: float) -> np.ndarray:
+    """ln(mel power + offset) of one channel, frame by frame in float64, with a DFT by its definition."""
+    if mel == "htk":
+        points = np.linspace(0, 2595 * np.log10(1 + rate / 2 / 700), n_mels + 2)
+        edges = 700 * (10 ** (points / 2595) - 1)
+    else:
+        top = 15 + 27 * np.log(rate / 2 / 1000) / np.log(6.4)
+        points = np.linspace(0, top, n_mels + 2)
+        edges = np.array([m * 200 / 3 if m < 15 else 1000 * np.exp((m - 15) * np.log(6.4) / 27) for m in points])
+    n = np.arange(n_fft)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * n / n_fft)
+    basis = np.exp(-2j * np.pi * np.outer(np.arange(n_fft // 2 + 1), n) / n_fft)
+    padded = np.concatenate([np.zeros(n_fft // 2), x.astype(np.float64), np.zeros(n_fft // 2)])
+    out = np.empty((n_mels, 1 + len(x) // hop))
+    for frame in range(out.shape[1]):
+        power = np.abs(basis @ (window * padded[frame * hop : frame * hop + n_fft])) ** 2
+        for band in range(n_mels):
+            low, centre, high = edges[band : band + 3]
+            height = 2 / (high - low) if mel == "slaney" else 1.0
+            weights = [triangle(k * rate / n_fft, low, centre, high) for k in range(n_fft // 2 + 1)]
+            out[band, frame] = np.log(height * np.dot(weights, power) + offset)
+    return out
+
+
+@pytest.mark.parametrize("mel", ["slaney", "htk"])
+@pytest.mark.parametrize(("n_fft", "hop", "n_mels", "rate"), [(256, 128, 20, 8000), (512, 200, 40, 22_050)])
+def test_against_the_definition(mel: str, n_fft: int, hop: int, n_mels: int, rate: int) -> None:
+    x = 0.3 * torch.randn(1, 1, 2000, generator=torch.Generator().manual_seed(0))
+    out = LogMel(n_fft=n_fft, hop_length=hop, n_mels=n_mels, sample_rate=rate, mel=mel)(x)
+    expected = reference(x[0, 0].numpy(), n_fft, hop, n_mels, rate, mel, 1e-6)
+    assert out.shape == (1, 1, n_mels, 1 + 2000 // hop)
+    assert np.abs(out[0, 0].numpy() - expected).max() < 2e-4
+
+
+def test_mel_scales_have_their_published_values() -> None:
+    assert hz_to_mel(1000.0, "slaney") == pytest.approx(15.0)
+    assert hz_to_mel([200 / 3, 6400.0], "slaney") == pytest.approx([1.0, 42.0])  # Slaney's Auditory Toolbox
+    assert hz_to_mel(1000.0, "htk") == pytest.approx(999.9855)  # librosa.hz_to_mel(1000, htk=True)
+    for scale in ("slaney", "htk"):
+        hz = np.array([0.0, 60.0, 999.0, 1001.0, 11_025.0])
+        assert mel_to_hz(hz_to_mel(hz, scale), scale) == pytest.approx(hz, abs=1e-8)
+
+
+def test_filters() -> None:
+    slaney, htk = mel_filters(RATE, 4096, 40), mel_filters(RATE, 4096, 40, mel="htk")
+    assert slaney.shape == (40, 2049)
+    assert slaney.sum(1) * RATE / 4096 == pytest.approx(np.ones(40), rel=0.02), "area 1 in Hz"
+    inner = htk[:, 100:1900].sum(0)
+    assert inner == pytest.approx(np.ones_like(inner)), "HTK triangles add to 1"
+    narrow = mel_filters(RATE, 4096, 10, f_min=500.0, f_max=2000.0)
+    bins = np.arange(2049) * RATE / 4096
+    assert (narrow[:, (bins <= 500) | (bins >= 2000)] == 0).all() and (narrow.max(1) > 0).all()
+
+
+def test_a_tone_is_in_its_band() -> None:
+    t = torch.arange(RATE) / RATE
+    out = LogMel(sample_rate=RATE)(torch.sin(2 * torch.pi * 1000 * t)[None])
+    ends = mel_to_hz(np.linspace(0, hz_to_mel(RATE / 2), 130))
+    expected = int(np.argmin(np.abs(ends[1:-1] - 1000)))
+    assert (out[0, :, 5:-5].argmax(0) == expected).all()
+
+
+def test_shapes_dtypes_and_padding() -> None:
+    frontend = LogMel(n_fft=256, hop_length=100, n_mels=16, sample_rate=8000)
+    x = torch.randn(2, 3, 1, 1000)
+    out = frontend(x)
+    assert out.shape == (2, 3, 1, 16, 11) and frontend.frames(1000) == 11
+    assert torch.allclose(frontend(x[1, 2]), out[1, 2], atol=1e-5)
+    for length in (0, 1, 99, 100, 101):
+        assert frontend(x[..., :length]).shape[-1] == frontend.frames(length) == 1 + length // 100
+    assert torch.allclose(frontend(x[..., :0]), torch.tensor(1e-6).log().expand(2, 3, 1, 16, 1))
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        assert frontend(x.to(dtype)).dtype == dtype
+    x.requires_grad_()
+    frontend(x).sum().backward()
+    assert x.grad is not None and torch.isfinite(x.grad).all()
+
+
+def test_rows_are_independent() -> None:
+    frontend = LogMel(sample_rate=RATE)
+    x = 0.1 * torch.randn(5, 1, 8000)
+    clean = frontend(x)
+    bad = x.clone()
+    bad[2, 0, 10] = float("nan")
+    out = frontend(bad)
+    assert out[2].isnan().any()
+    for row in (0, 1, 3, 4):
+        error = (out[row] - clean[row]).double().square().mean() / clean[row].double().square().mean()
+        assert error <= 1e-12
+        alone = frontend(x[row : row + 1])[0]
+        assert (alone - clean[row]).double().square().mean() / clean[row].double().square().mean() <= 1e-12
+
+
+def test_rate_rules() -> None:
+    x = torch.randn(1, 1, 4000)
+    bare, built, bound = LogMel(), LogMel(sample_rate=RATE), LogMel()
+    bound.bind(RATE)
+    assert torch.equal(bare(x, RATE), built(x)) and torch.equal(bound(x), built(x))
+    assert torch.equal(built(x, 16_000), bare(x, 16_000)) and not torch.equal(built(x, 16_000), built(x))
+    with pytest.raises(ValueError, match="LogMel needs a sample rate"):
+        bare(x)
+    with pytest.raises(ValueError, match="built for sample_rate=22050, bound to 16000"):
+        built.bind(16_000)
+
+
+def test_repr_copies_and_state() -> None:
+    frontend = LogMel(n_mels=64, sample_rate=RATE)
+    assert repr(eval(repr(frontend))) == repr(frontend) and "n_mels=64" in repr(frontend)
+    x = torch.randn(1, 1, 2000)
+    for again in (copy.deepcopy(frontend), pickle.loads(pickle.dumps(frontend))):
+        assert torch.equal(again(x), frontend(x))
+    assert not frontend.state_dict(), "nothing to learn, nothing to save"
+    assert isinstance(torch.nn.Sequential(frontend), torch.nn.Module)
+
+
+def test_mistakes() -> None:
+    for wrong in ({"n_fft": 1023}, {"mel": "bark"}, {"hop_length": 0}, {"sample_rate": -1}):
+        with pytest.raises(ValueError, match=r"LogMel"):
+            LogMel(**wrong)
+    with pytest.raises(ValueError, match="f_max <= 4000"):
+        LogMel(f_max=5000.0)(torch.randn(1, 100), 8000)
+    with pytest.warns(UserWarning, match=r"of 128 bands hold no bin of n_fft=256 at 22050 Hz"):
+        LogMel(n_fft=256)(torch.randn(1, 1000), RATE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LogMel()(torch.randn(1, 1000), RATE)

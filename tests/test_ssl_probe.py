@@ -1,0 +1,145 @@
+"""Frozen features, heads and the table, on tensors whose answer is known."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fastaug.ssl.features import Features, calibrate_batch_norm, extract, logmel_statistics
+from fastaug.ssl.probe import Head, clip_logits, evaluate
+from fastaug.ssl.table import ProbeTable, Row, _divide, _three_way
+
+
+def blobs(clips: int, seed: int, noise: float = 1.0, classes: int = 3) -> Features:
+    """Clips of one to four segments; the class is the direction of the segments' mean."""
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.arange(clips) % classes
+    counts = torch.randint(1, 5, (clips,), generator=g)
+    clip = torch.repeat_interleave(torch.arange(clips), counts)
+    values = 2 * torch.eye(classes, 6)[labels[clip]] + noise * torch.randn(len(clip), 6, generator=g)
+    # Dimensions of very different scale and a constant one: standardisation has to cope.
+    values = values * torch.tensor([1e-3, 1.0, 1e3, 1.0, 1.0, 0.0]) + 5
+    return Features(values, clip, labels, [f"{seed}/{i}" for i in range(clips)])
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_heads_separate_blobs(kind: str) -> None:
+    found = evaluate(blobs(60, 0), blobs(30, 1), blobs(60, 2), 3, kind)
+    assert found["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_heads_find_nothing_in_noise(kind: str) -> None:
+    train, valid, test = (blobs(90, s) for s in range(3))
+    for part in (train, valid, test):
+        part.values = torch.randn(part.values.shape, generator=torch.Generator().manual_seed(len(part.values)))
+    assert evaluate(train, valid, test, 3, kind)["accuracy"] == pytest.approx(1 / 3, abs=0.17)
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_heads_are_deterministic_and_leave_global_randomness_alone(kind: str) -> None:
+    train, valid, test = (blobs(30, s) for s in range(3))
+    before = torch.get_rng_state()
+    first = Head(kind, seed=4).fit(train, valid, 3)(test)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    assert torch.equal(Head(kind, seed=4).fit(train, valid, 3)(test), first)
+    assert not torch.equal(Head(kind, seed=5).fit(train, valid, 3)(test), first)
+
+
+def test_early_stopping_restores_the_best_weights() -> None:
+    train, valid = blobs(12, 0, noise=3.0), blobs(60, 1, noise=3.0)
+
+    def loss(steps: int) -> float:
+        head = Head("mlp").fit(train, valid, 3, steps=steps, patience=10**6)
+        return float(nn.functional.cross_entropy(head(valid), valid.labels))
+
+    assert loss(400) == loss(200) <= loss(5)  # over-fitted long before 200 steps, so 200 more change nothing
+
+
+def test_multi_label_head() -> None:
+    parts = [blobs(60, s) for s in range(3)]
+    for part in parts:
+        part.labels = torch.eye(3)[part.labels]
+        part.labels[0] = torch.nan  # unlabelled
+    assert evaluate(*parts, 3)["roc_auc"] > 0.95
+
+
+def test_unlabelled_training_is_an_error() -> None:
+    train, valid = blobs(6, 0), blobs(6, 1)
+    train.labels[:] = -1
+    with pytest.raises(ValueError, match="0 for training, 6 for validation"):
+        Head().fit(train, valid, 3)
+    with pytest.raises(ValueError, match="head must be one of"):
+        Head("deep")
+
+
+def test_clip_logits_are_means_over_segments() -> None:
+    logits = torch.tensor([[1.0, 2.0], [3.0, 4.0], [10.0, 20.0]])
+    assert clip_logits(logits, torch.tensor([1, 1, 0]), 2).tolist() == [[10, 20], [2, 3]]
+
+
+def batch(audio: Tensor, keys: list[str], labels: list[int]) -> SimpleNamespace:
+    return SimpleNamespace(audio=audio, spectrograms=None, keys=keys, labels=torch.tensor(labels))
+
+
+def test_extract_groups_segments_of_a_clip_across_batches() -> None:
+    audio = torch.arange(10.0).view(5, 1, 2)
+    batches = [batch(audio[:3], ["a", "a", "b"], [0, 0, 1]), batch(audio[3:], ["b", "c"], [1, 2])]
+    found = extract(batches, {"flat": lambda b: b.audio.flatten(1), "mean": lambda b: b.audio.mean(-1)})
+    assert found["flat"].values.equal(audio.flatten(1)) and found["mean"].values.shape == (5, 1)
+    assert found["mean"].clip.tolist() == [0, 0, 1, 1, 2]
+    assert found["mean"].labels.tolist() == [0, 1, 2] and found["mean"].keys == ["a", "b", "c"]
+    chosen = found["flat"].select(torch.tensor([2, 0]))
+    assert chosen.keys == ["c", "a"] and chosen.clip.tolist() == [1, 1, 0] and chosen.labels.tolist() == [2, 0]
+    assert chosen.values.equal(audio.flatten(1)[[0, 1, 4]])
+    with pytest.raises(ValueError, match="no batch"):
+        extract([], {"flat": lambda b: b.audio})
+
+
+def test_batch_norm_calibration_sets_the_average_statistics_only() -> None:
+    encoder = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    weights = [p.clone() for p in encoder.parameters()]
+    x = 5 + 2 * torch.randn(4, 64, 3)
+    calibrated = calibrate_batch_norm(encoder, x)
+    assert not calibrated.training and encoder[1].momentum == 0.1
+    assert all(torch.equal(p, w) for p, w in zip(encoder.parameters(), weights, strict=True))
+    hidden = encoder[0](x).detach()
+    assert torch.allclose(encoder[1].running_mean, hidden.mean((0, 1)), atol=1e-5)
+    assert torch.allclose(encoder[1].running_var, hidden.var(1).mean(0), rtol=1e-4)
+    assert calibrated(x.flatten(0, 1)).std(0).tolist() == pytest.approx([1.0] * 4, abs=0.05)
+
+
+def test_logmel_statistics_are_mean_std_and_change() -> None:
+    spectrogram = torch.randn(2, 1, 5, 9)
+    found = logmel_statistics(spectrogram)
+    assert found.shape == (2, 15)
+    assert torch.allclose(found[:, :5], spectrogram[:, 0].mean(-1))
+    assert torch.allclose(found[0, 10], (spectrogram[0, 0, 0, 1:] - spectrogram[0, 0, 0, :-1]).std(correction=0))
+
+
+def test_missing_splits_are_taken_from_train_by_key() -> None:
+    everything = blobs(20, 0)
+    train, valid, test = _three_way({"all": everything})
+    assert [len(p.keys) for p in (train, valid, test)] == [12, 4, 4]
+    assert sorted(train.keys + valid.keys + test.keys) == sorted(everything.keys)
+    order = torch.randperm(20)
+    assert set(_divide(everything.select(order), 0.2)[1].keys) == set(test.keys)  # whatever the order
+    other = blobs(10, 1)
+    train, valid, test = _three_way({"train": everything, "test": other})
+    assert (len(train.keys), len(valid.keys), test.keys) == (16, 4, other.keys)
+    three = {"train": everything, "valid": other, "test": blobs(5, 2)}
+    assert _three_way(three) == tuple(three.values())
+
+
+def test_table_shows_means_deviations_and_the_sampling_error() -> None:
+    row = Row("pre-trained")
+    for value in (0.5, 0.6, 0.7):
+        row.add({"accuracy": value})
+    text = str(ProbeTable([row], {"test": 100}, "about", multi=False))
+    assert "60.0 ± 10.0" in text and "100 clips alone mean a standard error of 4.9 points" in text
+    single = Row("log-mel statistics", {"accuracy": [0.5]})
+    assert "±" not in str(ProbeTable([single], {"test": 100}, "about", multi=False)).splitlines()[3]
