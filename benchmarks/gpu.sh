@@ -54,12 +54,13 @@ for name in names:
         print(f"  {name:22} missing ({type(error).__name__}: {str(error)[:80]})")
 PY
 carry=()
-for pair in numpy:numpy setuptools:setuptools pytest:pytest pytest_benchmark:pytest-benchmark tqdm:tqdm soundfile:soundfile; do
-    has "${pair%%:*}" || carry+=("${pair##*:}")
+for package in numpy setuptools pytest pytest_benchmark tqdm soundfile cffi pycparser julius soxr webdataset braceexpand; do
+    has "$package" || carry+=("${package//_/-}")
 done
 if [ ${#carry[@]} -gt 0 ]; then
-    echo "missing: ${carry[*]}. Where there is a network, for this machine's Python:"
-    echo "    pip download --only-binary=:all: -d wheels ${carry[*]}"
+    version=$("$python" -c 'import platform; print(platform.python_version())')
+    echo "missing, and needed by some tests: ${carry[*]}. Where there is a network:"
+    echo "    pip download --no-deps --only-binary=:all: --python-version $version -d wheels ${carry[*]}"
     echo "then bring the folder along: WHEELS=wheels benchmarks/gpu.sh"
 fi
 has torch || { fail "torch is missing"; finish; }

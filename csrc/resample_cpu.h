@@ -97,39 +97,3 @@ FA_HD void fa_fill_table(const FaPrototype& prototype, double scale, long long h
         }
     }
 }
-
-// Outputs [start, start + length), output k at position_of(k), against the interpolated table. Outputs are taken block
-// by block in the order of their phases: a row of the table is fetched once for all outputs of a block that use it.
-template <class PositionOf>
-FA_HD void fa_interpolate_all(const FaStretch& source, float* y, long long start, long long length, const float* table,
-                              long long half, float* scratch, PositionOf position_of) {
-    constexpr int kBlock = 1024;
-    const long long width = 2 * half;
-    FaPosition positions[kBlock];
-    int order[kBlock];
-    for (long long done = 0; done < length; done += kBlock) {
-        const int n = static_cast<int>(fa_min<long long>(kBlock, length - done));
-        int first[kResamplePhases + 1] = {};  // counting sort
-        for (int i = 0; i < n; ++i) {
-            positions[i] = position_of(start + done + i);
-            ++first[positions[i].phase + 1];
-        }
-        for (int phase = 0; phase < kResamplePhases; ++phase) first[phase + 1] += first[phase];
-        for (int i = 0; i < n; ++i) order[first[positions[i].phase]++] = i;
-        for (int i = 0; i < n; ++i) {
-            const FaPosition& at = positions[order[i]];
-            const float* window = fa_window(source, at.index - half + 1, width, scratch);
-            y[done + order[i]] = fa_dot_interpolated(window, table + at.phase * 3 * width, width, at.fraction);
-        }
-    }
-}
-
-struct FaRealPositions {
-    double step;
-    FA_HD FaPosition operator()(long long k) const { return fa_real_position(k, step); }
-};
-
-struct FaExactPositions {
-    long long up, down;
-    FA_HD FaPosition operator()(long long k) const { return fa_interpolated_position(k, up, down); }
-};

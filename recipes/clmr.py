@@ -31,7 +31,7 @@ from fastaug.ssl.distributed import World, start
 from fastaug.ssl.encoders import Contrastive, Projector, out_dim
 from fastaug.ssl.losses import nt_xent
 from fastaug.ssl.monitor import KnnMonitor, Monitor
-from fastaug.ssl.run import Run, Stop, command_line, fast_bfloat16, keep_freed_memory
+from fastaug.ssl.run import Run, Stop, command_line, fast_bfloat16, guarded, keep_freed_memory
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -83,9 +83,11 @@ FREE = ("preset", "label", "out", "device", "steps", "minutes", "log_every", "sa
         "resume", "fresh")  # fmt: skip
 
 
-def main(cfg: Config, on_log: Callable[[dict[str, Any]], None] | None = None, resume_with: str = "") -> Path:
+def main(
+    cfg: Config, on_log: Callable[[dict[str, Any]], None] | None = None, resume_with: str = "", stop: Stop | None = None
+) -> Path:
     """Pre-train; returns the output folder. ``on_log`` gets what metrics.jsonl gets, ``resume_with`` is the command
-    that resumes (default: the one typed)."""
+    that resumes (default: the one typed), ``stop`` says when to leave early (default: Ctrl-C, or --minutes are up)."""
     world = start(cfg.device)
     keep_freed_memory()
     torch.manual_seed(cfg.seed)
@@ -121,7 +123,7 @@ def main(cfg: Config, on_log: Callable[[dict[str, Any]], None] | None = None, re
     monitor = Monitor(model.encoder, knn)  # all that is looked at while training takes at most 2 % of the time
     bar = tqdm(total=cfg.steps, initial=step, unit="step", disable=not world.first, dynamic_ncols=True)
     batches, saved, shown = endless(pipe), time.monotonic(), {}
-    with bar, Stop(cfg.minutes) as stop:
+    with bar, (Stop(cfg.minutes) if stop is None else stop) as stop:
         while step < cfg.steps:
             with monitor.watch("loading"):  # waiting for decoded crops, and augmenting them
                 x = model_input(next(batches)).flatten(0, 1)  # (2, B, ...) -> (2B, ...)
@@ -135,13 +137,12 @@ def main(cfg: Config, on_log: Callable[[dict[str, Any]], None] | None = None, re
                 optimiser.step()
             step += 1
             bar.update()
-            if step % cfg.log_every == 0 or step == cfg.steps:
-                if world.first:
-                    values = monitor.look(step, batch_size, loss, z_i, z_j)
-                    run.log(step, **values)
-                    report(bar, shown, values)
-                    if on_log:
-                        on_log({"step": step, **values})
+            if world.first and (step % cfg.log_every == 0 or step == cfg.steps):
+                values = monitor.look(step, batch_size, loss, z_i, z_j)
+                run.log(step, **values)
+                report(bar, shown, values)
+                if on_log:
+                    on_log({"step": step, **values})
             if (world.size == 1 or step % cfg.log_every == 0) and world.any(bool(stop)):
                 break
             if time.monotonic() - saved > 60 * cfg.save_minutes:
@@ -157,21 +158,21 @@ def main(cfg: Config, on_log: Callable[[dict[str, Any]], None] | None = None, re
 
 def training_pipeline(cfg: Config, data: Dataset, world: World, batch_size: int) -> Pipeline:
     """Two augmented views of random crops; an epoch is at least 32 batches, so that small sets do not restart often."""
-    records = data.records("train")
+    batches = max(32, data.records("train") // batch_size)
     return Pipeline(
-        data.source, split=data.split("train"), sample_rate=cfg.sample_rate, crop_samples=cfg.crop_samples, crop="random",
-        views=2, batch_size=batch_size // world.size, transform=transform(cfg), frontend=frontend(cfg), seed=cfg.seed,
-        shuffle=4096, epoch_size=batch_size * max(32, records // batch_size), on_error=cfg.on_error, device=world.device,
+        data.source, split=data.split("train"), sample_rate=cfg.sample_rate, crop_samples=cfg.crop_samples,
+        crop="random", views=2, batch_size=batch_size // world.size, epoch_size=batch_size * batches, shuffle=4096,
+        transform=transform(cfg), frontend=frontend(cfg), seed=cfg.seed, on_error=cfg.on_error, device=world.device,
     )  # fmt: skip
 
 
 def knn_monitor(cfg: Config, data: Dataset, world: World, bfloat16: bool) -> KnnMonitor:
-    """Un-augmented centre crops, decoded once: neighbours from train, queries from valid (unsplit: both from the whole)."""
+    """Un-augmented centre crops, decoded once: neighbours from train, queries from valid (from train without it)."""
     crops = [
         Pipeline(
             data.source, split=data.split(split), labels=data.label, sample_rate=cfg.sample_rate,
-            crop_samples=cfg.crop_samples, crop="center", batch_size=32, frontend=frontend(cfg), seed=cfg.seed, shuffle=4096,
-            on_error="skip", device=world.device, rank=0, world_size=1,
+            crop_samples=cfg.crop_samples, crop="center", batch_size=32, shuffle=4096, seed=cfg.seed,
+            frontend=frontend(cfg), on_error="skip", device=world.device, rank=0, world_size=1,
         )
         for split in ("train", "valid" if "valid" in data.splits else "train")
     ]  # fmt: skip
@@ -229,4 +230,4 @@ def closing_words(cfg: Config, out: Path, step: int, resume_with: str) -> str:
 
 
 if __name__ == "__main__":
-    main(parse(Config, CONFIGS))
+    guarded(lambda: main(parse(Config, CONFIGS)))

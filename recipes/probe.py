@@ -1,6 +1,6 @@
-"""What has a pre-trained encoder learnt? Frozen features, a small head, held-out clips; beside it what needs no training.
+"""What has a pre-trained encoder learnt? Frozen features, a small head, held-out clips; beside it, no training at all.
 
-    python recipes/probe.py                                          the run of `python recipes/clmr.py`, if there is one
+    python recipes/probe.py                                          the run of `python recipes/clmr.py`, if any
     python recipes/probe.py --checkpoint runs/clmr-gtzan --data gtzan/
     python recipes/probe.py --checkpoint runs/a runs/b runs/c --head mlp     seeds of pre-training: ± covers them
 
@@ -18,6 +18,7 @@ from typing import Literal
 from fastaug.ssl.config import parse
 from fastaug.ssl.data import demo_corpus
 from fastaug.ssl.distributed import start
+from fastaug.ssl.run import guarded
 from fastaug.ssl.table import ProbeTable, probe_table
 
 DEMO_RUN = Path("runs/clmr-demo")
@@ -62,4 +63,4 @@ def main(cfg: Config) -> ProbeTable:
 
 
 if __name__ == "__main__":
-    main(parse(Config, Path(__file__).parent / "configs"))
+    guarded(lambda: main(parse(Config)))

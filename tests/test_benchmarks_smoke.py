@@ -98,6 +98,8 @@ def test_contenders_take_turns_and_a_slow_peer_fewer() -> None:
     turns = clock.turns[5:]
     assert turns.count("slow") == fewest and record["peers"][1]["rounds"] == fewest
     assert turns.count("ours") == turns.count("quick") > fewest
+    gaps = [turns.index("slow"), turns[::-1].index("slow")]
+    assert gaps[0] > 2 and gaps[1] <= 2, "the slow peer's turns are spread over the run, not all at its start"
     between = "".join(turn[0] for turn in turns if turn != "slow")
     assert "oo" not in between and "qq" not in between, "ours and the peer must alternate"
 

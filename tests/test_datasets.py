@@ -98,7 +98,7 @@ def test_folder_to_shards_keeps_every_byte(tmp_path: Path) -> None:
     plant(tmp_path / "in", *names)
     (tmp_path / "in/a/empty.mp3").write_bytes(b"")
     (tmp_path / "in/a/tiny.wav").write_bytes(sound("WAV", 3))
-    with pytest.warns(UserWarning, match=r"1 files were left out.*a/empty\.mp3 \(the file is empty"):
+    with pytest.warns(UserWarning, match=r"1 files were left out.*a/empty\.mp3 \(empty \(0 bytes\)"):
         summary = shard(tmp_path / "in", tmp_path / "out", progress=False, licence="CC0-1.0")
     source = open_source(tmp_path / "out")
     records = {r.fields["path"]: r for r in (source.read(i) for i in range(len(source)))}

@@ -250,5 +250,5 @@ def test_every_preset_loads_and_names_what_exists(preset: str) -> None:
     clmr = recipe("clmr")
     cfg = load_preset(clmr.Config, preset, RECIPES / "configs")
     assert cfg.preset == preset
-    model, card = clmr.build_model(cfg, Dataset("", (), None, "", ""))
+    _, card = clmr.build_model(cfg, Dataset("", (), None, "", ""))
     assert card["out_dim"] == round(512 * cfg.width) and clmr.transform(cfg) is not None

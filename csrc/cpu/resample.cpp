@@ -43,7 +43,12 @@ FA_CLONES void resample_exact(FaStretch source, float* y, long long start, long 
 
 FA_CLONES void resample_interpolated(FaStretch source, float* y, long long start, long long length, Ratio ratio,
                                      const float* table, long long half, float* scratch) {
-    fa_interpolate_all(source, y, start, length, table, half, scratch, FaExactPositions{ratio.up, ratio.down});
+    const long long width = 2 * half;
+    for (long long k = 0; k < length; ++k) {
+        const FaPosition at = fa_interpolated_position(start + k, ratio.up, ratio.down);
+        const float* window = fa_window(source, at.index - half + 1, width, scratch);
+        y[k] = fa_dot_interpolated(window, table + at.phase * 3 * width, width, at.fraction);
+    }
 }
 
 }  // namespace

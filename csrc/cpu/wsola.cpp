@@ -96,11 +96,22 @@ void stretch(const Padded& x, float* y, long long y_stride, long long out, const
 
 FA_CLONES void interpolate(FaStretch source, float* y, long long length, double step, const float* table,
                            long long half, float* scratch) {
-    fa_interpolate_all(source, y, 0, length, table, half, scratch, FaRealPositions{step});
+    const long long width = 2 * half;
+    for (long long k = 0; k < length; ++k) {
+        const FaPosition at = fa_real_position(k, step);
+        const float* window = fa_window(source, at.index - half + 1, width, scratch);
+        y[k] = fa_dot_interpolated(window, table + at.phase * 3 * width, width, at.fraction);
+    }
 }
 
 FA_CLONES void fill_table(const FaPrototype& prototype, double scale, long long half, double* ends, float* table) {
     fa_fill_table(prototype, scale, half, ends, table);
+}
+
+// The first cache line at or after `pointer`: vectors that straddle two lines cost twice.
+float* align_to_lanes(float* pointer) {
+    constexpr uintptr_t line = kResampleLanes * sizeof(float);
+    return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(pointer) + line - 1) / line * line);
 }
 
 }  // namespace
@@ -139,12 +150,13 @@ void fa_pitch_shift(const float* x, float* y, const double* factor, const unsign
         stretch(pad(in, channels, length, w, f, n), stretched.data(), n, n, w, f);
         const double scale = std::min(1.0, f);
         const long long half = fa_half_width(support, scale);
-        std::vector<float> table(static_cast<size_t>(kResamplePhases * 6 * half)),
-            scratch(static_cast<size_t>(2 * half));
+        const size_t entries = static_cast<size_t>(kResamplePhases * 6 * half);
+        std::vector<float> room(entries + kResampleLanes), scratch(static_cast<size_t>(2 * half));
+        float* table = align_to_lanes(room.data());
         std::vector<double> ends(static_cast<size_t>(2 * half));
-        fill_table({prototype, density, support}, scale, half, ends.data(), table.data());
+        fill_table({prototype, density, support}, scale, half, ends.data(), table);
         for (long long c = 0; c < channels; ++c) {
-            interpolate({stretched.data() + c * n, 0, n}, out + c * length, length, 1.0 / f, table.data(), half,
+            interpolate({stretched.data() + c * n, 0, n}, out + c * length, length, 1.0 / f, table, half,
                         scratch.data());
         }
     });

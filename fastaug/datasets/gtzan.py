@@ -28,7 +28,7 @@ def filtered_split() -> dict[str, str]:
     """Track name ("blues.00029") -> split, 930 of the 1,000 tracks."""
     text = resources.files("fastaug.datasets").joinpath("gtzan_split.json").read_text(encoding="utf-8")
     content = json.loads(text)
-    tracks = {}
+    tracks: dict[str, str] = {}
     for split, genres in content["splits"].items():
         for genre, ranges in genres.items():
             for item in ranges.split(","):

@@ -23,7 +23,7 @@ _MAGMA = np.array(
     dtype=np.float64,
 )
 RANGE_DB = 70.0
-_TICKS_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
+_TICKS_HZ = (500, 1000, 2000, 4000, 8000, 16000)
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def log_mel_picture(samples: Tensor, sample_rate: int, width: int = 320, bands: 
     bright = 1 + (levels - top) * (10 / np.log(10)) / RANGE_DB
     index = np.clip(np.rint(255 * np.nan_to_num(bright, nan=0.0)), 0, 255).astype(np.uint8)
     nyquist = sample_rate / 2
-    highest = float(hz_to_mel(np.array(nyquist)))
-    ticks = [(f"{hz / 1000:g}", float(hz_to_mel(np.array(float(hz)))) / highest) for hz in _TICKS_HZ if hz <= 0.96 * nyquist]
+    highest = float(hz_to_mel(nyquist, "htk"))
+    ticks = [(f"{hz / 1000:g}", float(hz_to_mel(hz, "htk")) / highest) for hz in _TICKS_HZ if hz <= 0.96 * nyquist]
     return Picture(png(index[::-1], palette()), samples.shape[-1] / sample_rate, ticks)
 
 

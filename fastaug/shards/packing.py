@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import tarfile
 import unicodedata
 from pathlib import Path, PurePosixPath
@@ -30,16 +29,14 @@ def safe_key(path: str) -> str:
 
 
 def unreadable(data: bytes) -> str | None:
-    """Why libsndfile cannot use an encoded file, None if it can open it and finds samples."""
-    import soundfile
+    """Why an encoded file cannot be used, None if it can be opened and has samples."""
+    from fastaug.codecs import DecodeError, open_audio
 
-    if not data:
-        return "the file is empty (0 bytes)"
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as sound:
-            return None if sound.frames else "the file has a header but no samples"
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        return f"libsndfile cannot open it: {getattr(error, 'error_string', None) or error}"
+        with open_audio(data, "file") as audio:
+            return None if audio.info.frames else "a header but no samples"
+    except DecodeError as error:
+        return str(error).removeprefix("file: ")
 
 
 class ShardFile:

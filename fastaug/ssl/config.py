@@ -16,13 +16,16 @@ from typing import Any, TypeVar, get_type_hints
 T = TypeVar("T")
 
 
-def parse(kind: type[T], configs: Path, argv: Sequence[str] | None = None) -> T:
-    """A ``kind`` dataclass from its defaults, then ``--preset``, then the other flags; exits on --help or a bad flag."""
+def parse(kind: type[T], configs: Path | None = None, argv: Sequence[str] | None = None) -> T:
+    """A ``kind`` dataclass from its defaults, then ``--preset``, then other flags; exits on --help or a bad flag.
+
+    Without ``configs`` there are no presets.
+    """
     import tyro
 
     arguments = list(sys.argv[1:] if argv is None else argv)
-    preset = _preset_flag(arguments) or getattr(kind, "preset", "")
-    default = load_preset(kind, preset, configs) if preset else kind()
+    preset = _preset_flag(arguments) or getattr(kind, "preset", "") if configs else ""
+    default = load_preset(kind, preset, configs) if configs and preset else kind()
     return tyro.cli(kind, default=default, args=arguments, description=sys.modules[kind.__module__].__doc__)
 
 
@@ -56,7 +59,7 @@ def _preset_flag(arguments: Sequence[str]) -> str | None:
 
 
 def resolve(spec: str, home: str) -> Callable[..., Any]:
-    """The callable named by ``spec``: a public name of module ``home``, or ``module:callable``, or ``file.py:callable``."""
+    """The callable that ``spec`` names: a public name of module ``home``, ``module:callable`` or ``file.py:callable``."""
     module_name, _, name = spec.rpartition(":")
     if module_name.endswith(".py"):
         module = _from_file(Path(module_name))

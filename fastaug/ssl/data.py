@@ -1,9 +1,8 @@
-"""What a recipe needs to know about a user's data: which splits and which label it has, and a few cached crops of it."""
+"""What a recipe needs to know about a user's data: its splits and label, and a few cached crops of it."""
 
 from __future__ import annotations
 
 import glob
-import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -129,12 +128,15 @@ def endless(pipe: Iterable[Any]) -> Iterator[Any]:
 
 def cache_crops(pipe: Iterable[Any], count: int) -> tuple[Tensor, Tensor, list[str]]:
     """Inputs (N, ...), labels and keys of the first ``count`` examples of a labelled pipeline, on the CPU."""
-    inputs, labels, keys, total = [], [], [], 0
-    for batch in itertools.takewhile(lambda _: total < count, pipe):
+    inputs: list[Tensor] = []
+    labels: list[Tensor] = []
+    keys: list[str] = []
+    for batch in pipe:
         inputs.append(model_input(batch).cpu())
         labels.append(batch.labels.cpu())
         keys += batch.keys
-        total += len(batch.keys)
+        if len(keys) >= count:
+            break
     if not inputs:
         raise ValueError("no crop to cache: the split is empty")
     return torch.cat(inputs)[:count], torch.cat(labels)[:count], keys[:count]

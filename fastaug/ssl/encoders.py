@@ -62,7 +62,7 @@ class SampleCNN(nn.Module):
         if kaiming:
             self.apply(_kaiming)
         # Weights in channels-last order make the whole stack run in it: half the time of 1-D layers on CPUs.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, samples: Tensor) -> Tensor:
         return self.sequential(samples.unsqueeze(2)).mean(dim=(2, 3))  # convolutions over (1, T) images

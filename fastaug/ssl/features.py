@@ -69,7 +69,7 @@ def extract(batches: Iterable[Any], encoders: dict[str, Callable[[Any], Tensor]]
 
 
 def logmel_statistics(spectrograms: Tensor) -> Tensor:
-    """Mean and standard deviation over time of log-mel bands, and of their frame-to-frame change: (B, C, F, N) -> (B, 3CF).
+    """Mean and deviation over time of log-mel bands, deviation of their change: (B, C, F, N) -> (B, 3CF).
 
     The baseline that needs no learning; what a network adds must be seen beside it.
     """

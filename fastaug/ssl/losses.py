@@ -35,7 +35,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(local: Tensor) -> Tensor:
-    """All processes' (n, ...) as (world * n, ...), in rank order, differentiable; every process must hold the same n."""
+    """All processes' (n, ...) as (world * n, ...), in rank order, differentiable; n must be the same on all."""
     result: Tensor = _Gather.apply(local)
     return result
 

@@ -21,7 +21,7 @@ def alignment(z_i: Tensor, z_j: Tensor) -> float:
 
 
 def uniformity(z: Tensor) -> float:
-    """log mean exp(-2 d^2) over all pairs of the normalised rows of (N, D), N >= 2: 0 when collapsed, towards -4 spread."""
+    """log mean exp(-2 d^2) over pairs of the normalised rows of (N, D), N >= 2: 0 collapsed, towards -4 spread."""
     if len(z) < 2:
         raise ValueError(f"uniformity: needs at least 2 rows, got {len(z)}")
     z = F.normalize(z.float(), dim=1)
@@ -31,7 +31,7 @@ def uniformity(z: Tensor) -> float:
 
 
 def relative_std(z: Tensor) -> float:
-    """Mean standard deviation per dimension of the normalised rows of (N, D), times sqrt(D): 1 spread evenly, 0 collapsed."""
+    """Mean standard deviation per dimension of the normalised rows of (N, D), times sqrt(D): 1 spread, 0 collapsed."""
     return float(F.normalize(z.float(), dim=1).std(dim=0, correction=0).mean() * math.sqrt(z.shape[1]))
 
 

@@ -26,7 +26,7 @@ def clip_logits(logits: Tensor, clip: Tensor, clips: int) -> Tensor:
 
 
 class Head:
-    """A standardising linear or one-hidden-layer head; ``fit`` it, then call it on Features for clip logits (clips, n)."""
+    """A standardising linear or one-hidden-layer head; ``fit`` it, then call it on Features: clip logits (clips, n)."""
 
     def __init__(
         self, kind: str = "linear", hidden: int = 512, seed: int = 0, device: torch.device | None = None

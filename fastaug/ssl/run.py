@@ -12,7 +12,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -147,6 +147,16 @@ def command_line() -> str:
     """What was typed to start this process, to be typed again; ``--fresh`` left out, as it would not resume."""
     typed = [a for a in sys.argv if a != "--fresh"]
     return " ".join(["python", *map(shlex.quote, typed)])
+
+
+def guarded(main: Callable[[], object]) -> None:
+    """Run a script's main: what the user can mend (a wrong value, a missing file) ends in one line, not a traceback."""
+    try:
+        main()
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"{Path(sys.argv[0]).stem}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"\nstopped; the same command goes on: {command_line()}")
 
 
 def keep_freed_memory() -> None:

@@ -1,4 +1,4 @@
-"""Representations side by side: random initialisation, pre-trained checkpoints, log-mel statistics; same data, same head."""
+"""Representations side by side: random initialisation, pre-trained, log-mel statistics; same data, same head."""
 
 from __future__ import annotations
 
@@ -119,8 +119,8 @@ def probe_table(
     data = data if isinstance(data, Dataset) else discover(data, label)
     if data.label is None:
         raise ValueError(
-            f"a probe needs labels, and {data.source} has none that tell clips apart. Sort the files into one folder per "
-            "class, or list them in a CSV with the columns path,label and pack it with `fastaug shard`."
+            f"a probe needs labels, and {data.source} has none that tell clips apart. Sort the files into one folder "
+            "per class, or list them in a CSV with the columns path,label and pack it with `fastaug shard`."
         )
     loaded = [load_encoder(path) for path in checkpoints]
     card = _common_card([c for _, c in loaded] or [card or {}])
