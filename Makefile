@@ -28,8 +28,9 @@ $(NATIVE): $(SOURCES) | $(STAMP)
 demo: setup  ## synthesise music, listen to its augmentations in a page, pre-train and probe a small encoder
 	$(BIN)/fastaug demo
 
+# Waiting OpenMP threads sleep instead of spinning: the tests start many processes on few cores.
 test: setup  ## all tests
-	$(BIN)/python -m pytest -q
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q
 
 lint: setup  ## ruff, mypy and clang-format, changing nothing
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from test_chain import single_clip_chain
 from fastaug import Pipeline, clmr
 
 SOURCE_RATE, SECONDS = 44_100, 30.0
-TRACKS, PER_SHARD, BATCH = (32, 8, 16) if QUICK else (96, 16, 32)
+TRACKS, PER_SHARD, BATCH = (16, 4, 8) if QUICK else (96, 16, 32)
 DRAWS = "random crops"
 Augment = Callable[[np.ndarray], np.ndarray] | None
 

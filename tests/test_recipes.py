@@ -67,8 +67,8 @@ def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
     file.write_text(
         "from torch import nn\n"
         "def tiny():\n"
-        "    return nn.Sequential(nn.Conv1d(1, 8, 16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 16, 8, 4), nn.ReLU(),\n"
-        "                         nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
+        "    return nn.Sequential(nn.Conv1d(1, 8, 16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 16, 8, 4),\n"
+        "                         nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
         "def spectral():\n"
         "    return nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
         "def gain():\n"

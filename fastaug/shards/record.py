@@ -8,8 +8,8 @@ from typing import Any
 
 #: Suffixes (lower case, no dot) taken for audio in shards and folders.
 AUDIO_SUFFIXES = frozenset(
-    ["wav", "wave", "w64", "rf64", "bwf", "flac", "mp3", "mp2", "mp1", "mpga", "ogg", "oga", "opus"]
-    + ["aif", "aiff", "aifc", "au", "snd", "caf", "m4a", "aac"]
+    {"wav", "wave", "w64", "rf64", "bwf", "flac", "mp3", "mp2", "mp1", "mpga", "ogg", "oga", "opus"}
+    | {"aif", "aiff", "aifc", "au", "snd", "caf", "m4a", "aac"}
 )
 
 

@@ -59,7 +59,7 @@ def _preset_flag(arguments: Sequence[str]) -> str | None:
 
 
 def resolve(spec: str, home: str) -> Callable[..., Any]:
-    """The callable that ``spec`` names: a public name of module ``home``, ``module:callable`` or ``file.py:callable``."""
+    """What ``spec`` names: a public callable of module ``home``, ``module:callable`` or ``file.py:callable``."""
     module_name, _, name = spec.rpartition(":")
     if module_name.endswith(".py"):
         module = _from_file(Path(module_name))
