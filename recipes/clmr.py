@@ -123,7 +123,7 @@ def main(
     monitor = Monitor(model.encoder, knn)  # all that is looked at while training takes at most 2 % of the time
     bar = tqdm(total=cfg.steps, initial=step, unit="step", disable=not world.first, dynamic_ncols=True)
     batches, saved, shown = endless(pipe), time.monotonic(), {}
-    with bar, (Stop(cfg.minutes) if stop is None else stop) as stop:
+    with bar, Stop(cfg.minutes) if stop is None else stop as stop:
         while step < cfg.steps:
             with monitor.watch("loading"):  # waiting for decoded crops, and augmenting them
                 x = model_input(next(batches)).flatten(0, 1)  # (2, B, ...) -> (2B, ...)

@@ -12,12 +12,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import resource
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import clmr
 
+from fastaug.ssl.checkpoint import read_card
 from fastaug.ssl.config import load_preset, parse
 from fastaug.ssl.data import demo_corpus
 from fastaug.ssl.distributed import start
@@ -48,6 +50,8 @@ def main(cfg: Config) -> ProbeTable:
         run = dataclasses.replace(preset, data=data, label=cfg.label, seed=seed, out=out, device=cfg.device)
         run = dataclasses.replace(run, steps=cfg.steps or preset.steps)
         checkpoints.append(clmr.main(run))
+        if read_card(out)[1]["step"] < run.steps:  # Ctrl-C; how to go on has been printed
+            sys.exit(1)
     table = probe_table(data, checkpoints, cfg.label, cfg.head, cfg.seeds, device=start(cfg.device).device)
     Path(cfg.out, f"table-{cfg.head}.json").write_text(json.dumps(table.to_dict(), indent=2) + "\n")
     print(table)

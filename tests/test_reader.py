@@ -144,3 +144,15 @@ def test_cache_copies_once_and_never_mixes_equal_names(tmp_path: Path) -> None:
     assert len(copies) == 2
     write_tar(paths[0], [("k.wav", b"new")])
     assert open_source(paths, cache=tmp_path / "cache").read(0).audio == b"new"
+
+
+def test_shards_that_webdataset_writes(tmp_path: Path) -> None:
+    wds = pytest.importorskip("webdataset")
+    with wds.TarWriter(str(tmp_path / "w.tar")) as writer:
+        for i in range(3):
+            writer.write({"__key__": f"sample{i:04d}", "flac": bytes([i]) * 600, "json": {"genre": "blues"}, "cls": i})
+    index = index_shard(tmp_path / "w.tar")
+    records = [read_record(index.path, members) for members in index.records]
+    assert index.bad == [] and [record.key for record in records] == [f"w.tar/sample{i:04d}" for i in range(3)]
+    assert [record.audio for record in records] == [bytes([i]) * 600 for i in range(3)]
+    assert [record.fields for record in records] == [{"genre": "blues", "cls": i} for i in range(3)]

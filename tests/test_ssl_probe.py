@@ -102,6 +102,7 @@ def test_extract_groups_segments_of_a_clip_across_batches() -> None:
 
 def test_batch_norm_calibration_sets_the_average_statistics_only() -> None:
     encoder = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    encoder(100 + torch.randn(8, 3))  # statistics of something else, to be forgotten
     weights = [p.clone() for p in encoder.parameters()]
     x = 5 + 2 * torch.randn(4, 64, 3)
     calibrated = calibrate_batch_norm(encoder, x)

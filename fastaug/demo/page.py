@@ -62,12 +62,13 @@ def write_page(
     values = {
         "title": f"fastaug · {len(found)} tracks, two views each",
         "heading": f"{_count(len(found))}, two views of each",
-        "hint": "Play with the round buttons; click a picture, or focus it and use the arrow keys, to move. Brighter is "
-        "louder, on one scale a track; frequency is on the mel scale. Frames mark where each view was cut from.",
+        "hint": "Play with the round buttons; click a picture, or focus it and use the arrow keys, to move. "
+        "Brighter is louder, on one scale a track; frequency is on the mel scale. Frames mark "
+        "where each view was cut from.",
         "tracks": "\n".join(_track(i, clip) for i, clip in enumerate(found, 1)),
         "command": html.escape(f"fastaug listen {given} --clips {clips} --seed {seed}"),
         "chain": html.escape(str(chain)),
-        "about": f"Sound in this page is {RATE / 1000:g} kHz mono, stored as {kind} for size; a model gets the samples.",
+        "about": f"Sound here is {RATE / 1000:g} kHz mono, stored as {kind} for size; a model gets the samples.",
     }
     page = _TEMPLATE.read_text("utf-8")
     for name, value in values.items():
@@ -121,7 +122,8 @@ def _player(
         f'{_frequencies(picture)}<div class="plot">'
         f'<img alt="Log-mel spectrogram of {name}: {picture.seconds:.1f} seconds, 0 to {RATE / 2000:g} kHz" '
         f'src="{_uri("image/png", picture.png)}">{inside}<div class="cursor"></div>'
-        f'<input type="range" min="0" max="{picture.seconds:.3f}" step="0.05" value="0" aria-label="Position in {name}">'
+        f'<input type="range" min="0" max="{picture.seconds:.3f}" step="0.05" value="0" '
+        f'aria-label="Position in {name}">'
         f"</div>{_seconds(picture.seconds)}</div>\n"
         f'<audio controls preload="metadata" aria-label="{name}" src="{_uri(mime, sound)}"></audio>\n</figure>'
     )

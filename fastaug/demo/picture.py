@@ -18,10 +18,37 @@ __all__ = ["Picture", "log_mel_picture", "png"]
 # Every 32nd colour of "magma" (Smith and van der Walt, matplotlib, CC0): lightness grows evenly, so that equal steps in
 # decibels look equal, also in print and to colour-blind eyes.
 _MAGMA = np.array(
-    [(0, 0, 4), (28, 16, 68), (79, 18, 123), (129, 37, 129), (181, 54, 122)]
-    + [(229, 80, 100), (251, 135, 97), (254, 194, 135), (252, 253, 191)],
+    [
+        0,
+        0,
+        4,
+        28,
+        16,
+        68,
+        79,
+        18,
+        123,
+        129,
+        37,
+        129,
+        181,
+        54,
+        122,
+        229,
+        80,
+        100,
+        251,
+        135,
+        97,
+        254,
+        194,
+        135,
+        252,
+        253,
+        191,
+    ],
     dtype=np.float64,
-)
+).reshape(9, 3)
 RANGE_DB = 70.0
 _TICKS_HZ = (500, 1000, 2000, 4000, 8000, 16000)
 
@@ -41,7 +68,9 @@ class Picture:
     kilohertz: list[tuple[str, float]]
 
 
-def log_mel_picture(samples: Tensor, sample_rate: int, width: int = 320, bands: int = 96, top: float | None = None) -> Picture:
+def log_mel_picture(
+    samples: Tensor, sample_rate: int, width: int = 320, bands: int = 96, top: float | None = None
+) -> Picture:
     """Draw samples (C, T) as a log-mel spectrogram of about ``width`` columns.
 
     Args:

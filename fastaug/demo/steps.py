@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from fastaug.demo.terminal import box, columns, command, quiet_decoders, say
+
 __all__ = ["run"]
 
 _NEEDED = {"safetensors": "safetensors", "sklearn": "scikit-learn", "tyro": "tyro"}  # by pre-training and the table
@@ -89,7 +91,8 @@ def run(
     again = resume_with or _again(demo, device)
     _say_plan(demo, why)
     try:
-        return _steps(demo, again)
+        with quiet_decoders():
+            return _steps(demo, again)
     except KeyboardInterrupt:
         _say_interrupted(demo, again)
         return 130
@@ -102,13 +105,13 @@ def _steps(demo: Demo, again: str) -> int:
     demo.out.mkdir(parents=True, exist_ok=True)
     if demo.data is None:
         _corpus(demo)
-    _say("page", "eight tracks, two views of each")
+    say("page", "eight tracks, two views of each")
     page = write_page(demo.source, demo.page, seed=demo.seed, device=demo.device)
-    _box("open this in a browser and listen:", str(page.resolve()))
-    _say("speed", speed_line(demo.source, demo.device))
+    box("open this in a browser and listen:", str(page.resolve()))
+    say("speed", speed_line(demo.source, demo.device))
     missing = [package for module, package in _NEEDED.items() if importlib.util.find_spec(module) is None]
     if missing:
-        _say("train", f"left out, without {', '.join(missing)}: pip install {' '.join(missing)}, then {again}")
+        say("train", f"left out, without {', '.join(missing)}: pip install {' '.join(missing)}, then {again}")
     elif demo.minutes > 0:
         began = time.monotonic()
         _train(demo, again)
@@ -124,13 +127,13 @@ def _corpus(demo: Demo) -> None:
     if description.is_file():
         info = json.loads(description.read_text("utf-8"))
         if (info["seed"], sum(split["records"] for split in info["splits"].values())) == (demo.seed, demo.tracks):
-            _say("music", f"{demo.corpus} is there already")
+            say("music", f"{demo.corpus} is there already")
             return
-    _say("music", f"synthesising {demo.tracks} tracks of {demo.seconds:g} s in ten genres into {demo.corpus}")
+    say("music", f"synthesising {demo.tracks} tracks of {demo.seconds:g} s in ten genres into {demo.corpus}")
     began = time.monotonic()
     made = synth(demo.corpus, demo.tracks, demo.seconds, "mixed", demo.seed, overwrite=True)
     hours = demo.tracks * demo.seconds / 3600
-    _say("", f"{hours:.2g} hours of mp3, Vorbis, FLAC and WAV, {made.bytes / 2**20:.0f} MiB, in {_time(began)}")
+    say("", f"{hours:.2g} hours of mp3, Vorbis, FLAC and WAV, {made.bytes / 2**20:.0f} MiB, in {_time(began)}")
 
 
 def _train(demo: Demo, again: str) -> None:
@@ -143,7 +146,7 @@ def _train(demo: Demo, again: str) -> None:
     config = dataclasses.replace(
         preset, data=demo.source, out=str(demo.training), minutes=demo.minutes, seed=demo.seed, device=str(demo.device)
     )
-    _say("train", f"CLMR, preset demo ({preset.sample_rate / 1000:g} kHz, narrow), at most {demo.minutes:g} minutes")
+    say("train", f"CLMR, preset demo ({preset.sample_rate / 1000:g} kHz, narrow), at most {demo.minutes:g} minutes")
     stop = Stop(demo.minutes)
     clmr.main(config, resume_with=again, stop=stop)
     if stop.interrupted:
@@ -157,13 +160,16 @@ def _table(demo: Demo, seconds: float) -> None:
 
     data = discover(demo.source)
     if data.label is None:
-        _say("table", "left out: nothing tells the tracks apart (one sub-folder a class would)")
+        say("table", "left out: nothing tells the tracks apart (one sub-folder a class would)")
         return
-    _say("table", "what a linear classifier gets out of each representation, on tracks it has not heard")
+    say("table", "what a linear classifier gets out of each representation, on tracks it has not heard")
     print(f"\n{probe_table(data, [demo.training], device=demo.device)}\n")
-    where = f"{torch.get_num_threads()} CPU threads" if demo.device.type == "cpu" else "one GPU"
-    _say("", f"This is {max(seconds / 60, 0.1):.1f} minutes on {where}, with a narrow encoder and few tracks: it shows that")
-    _say("", "the line works. What the method can do takes hours, more music and the full encoder (preset clmr-v2).")
+    where = f"{torch.get_num_threads()} CPU cores" if demo.device.type == "cpu" else "one GPU"
+    print(
+        f"This is {max(seconds / 60, 0.1):.1f} minutes on {where}, with a narrow encoder and few tracks: it shows\n"
+        "that the line works. What the method can do takes hours, more music and the full encoder (preset clmr-v2).",
+        flush=True,
+    )
 
 
 def _recipe(name: str) -> Any:
@@ -191,32 +197,18 @@ def _device(asked: str | None) -> tuple[torch.device, str]:
     return torch.device("cuda"), torch.cuda.get_device_name()
 
 
-# What the terminal shows.
-
-
-def _say(topic: str, text: str) -> None:
-    print(f"{topic:>7}  {text}", flush=True)
-
-
-def _box(*lines: str) -> None:
-    width = max(map(len, lines)) + 2
-    print(f"\n  ╭{'─' * width}╮")
-    for line in lines:
-        print(f"  │ {line:<{width - 2}} │")
-    print(f"  ╰{'─' * width}╯\n", flush=True)
-
-
 def _say_plan(demo: Demo, why: str) -> None:
     from fastaug import __version__
 
-    _say("fastaug", f"{__version__} with torch {torch.__version__}")
-    _say("device", f"{demo.device}, {torch.get_num_threads()} CPU threads ({why})")
+    say("fastaug", f"{__version__} with torch {torch.__version__}")
+    say("device", f"{demo.device}, {torch.get_num_threads()} CPU threads ({why})")
     if demo.data is None:
-        _say("data", f"{demo.tracks} synthetic tracks of {demo.seconds:g} s, seed {demo.seed} (--data FOLDER takes yours)")
+        synthetic = f"{demo.tracks} synthetic tracks of {demo.seconds:g} s, seed {demo.seed}"
+        say("data", f"{synthetic} (--data FOLDER takes yours)")
     else:
-        _say("data", f"{demo.data}")
+        say("data", f"{demo.data}")
     free = shutil.disk_usage(next(p for p in (demo.out.resolve(), *demo.out.resolve().parents) if p.exists())).free
-    _say("folder", f"{demo.out.resolve()} ({free / 2**30:.0f} GiB free; Ctrl-C keeps what is there)")
+    say("folder", f"{demo.out.resolve()} ({free / 2**30:.0f} GiB free; Ctrl-C keeps what is there)")
 
 
 def _say_interrupted(demo: Demo, again: str) -> None:
@@ -227,19 +219,22 @@ def _say_interrupted(demo: Demo, again: str) -> None:
 
 
 def _say_next(demo: Demo) -> None:
-    command, mine = _command(), "" if demo.data is None else shlex.quote(demo.data)
-    print(f"\nHear it again:    {demo.page.resolve().as_uri()}")
+    print(f"\nHear it again:  {demo.page.resolve().as_uri()}\n")
     print("Your own music:" if demo.data is None else "More of your music:")
+    music = "~/Music" if demo.data is None else shlex.quote(demo.data)
+    rows = [
+        (f"shard {music} music", "pack it: sub-folders are labels, bytes stay as they are"),
+        ("recipe run clmr --preset clmr-v2 --data music", "pre-train for real"),
+        ("recipe run probe --checkpoint runs/clmr-clmr-v2 --data music", "what has it learnt?"),
+    ]
     if demo.data is None:
-        print(f"  {command} demo --data ~/Music --out demo-mine        all of this, on a folder of audio files")
-    print(f"  {command} shard {mine or '~/Music'} music            pack it: sub-folders are labels, bytes stay as they are")
-    print(f"  {command} recipe run clmr --preset clmr-v2 --data music          pre-train for real")
-    print(f"  {command} recipe run probe --checkpoint runs/clmr-clmr-v2 --data music", flush=True)
+        rows.insert(0, ("demo --data ~/Music --out demo-mine", "all of this, on a folder of audio files"))
+    columns([(f"{command()} {line}", what) for line, what in rows])
 
 
 def _again(demo: Demo, device: str | None) -> str:
     """The command that repeats these arguments."""
-    words = [_command(), "demo"]
+    words = [command(), "demo"]
     defaults = {"data": None, "out": "demo", "minutes": 2.0, "tracks": 96, "seconds": 30.0, "seed": 0, "device": None}
     given = {**dataclasses.asdict(demo), "out": str(demo.out), "device": device}
     for name, default in defaults.items():
@@ -247,16 +242,6 @@ def _again(demo: Demo, device: str | None) -> str:
             value = given[name]
             words += [f"--{name}", shlex.quote(f"{value:g}" if isinstance(value, float) else str(value))]
     return " ".join(words)
-
-
-def _command() -> str:
-    """How to call fastaug from here."""
-    if shutil.which("fastaug"):
-        return "fastaug"
-    script = Path(sys.executable).with_name("fastaug")
-    if not script.is_file():
-        return f"{shlex.quote(sys.executable)} -m fastaug.cli"
-    return shlex.quote(os.path.relpath(script) if script.is_relative_to(Path.cwd()) else str(script))
 
 
 def _time(began: float) -> str:
