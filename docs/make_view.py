@@ -68,7 +68,7 @@ def panel(left: int, name: str, samples: torch.Tensor, words: list[str], top: fl
         for text, at in picture.kilohertz:
             parts.append(f'<text x="{left - 6}" y="{bottom - at * HEIGHT + 4:.0f}" text-anchor="end">{text}</text>')
         parts.append(f'<text x="{left - 6}" y="{bottom + 15}" text-anchor="end">kHz</text>')
-    for line, text in enumerate(textwrap.wrap(", ".join(words), 40)):
+    for line, text in enumerate(textwrap.wrap(", ".join(w.replace(" ", "\N{NO-BREAK SPACE}") for w in words), 40)):
         parts.append(f'<text class="words" x="{left}" y="{bottom + 38 + 18 * line}">{html.escape(text)}</text>')
     return "".join(parts)
 

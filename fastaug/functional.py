@@ -34,8 +34,9 @@ Quantity = float | Tensor
 
 def invert_polarity(x: Tensor, *, active: Tensor | None = None) -> Tensor:
     """y = −x."""
-    batch = _batch(x)
-    return _like(_pick(active, -batch, batch), x)
+    from fastaug.ops import pointwise
+
+    return _like(pointwise.scale(_batch(x), -1.0, active=active), x)
 
 
 def gain(x: Tensor, gain_db: Quantity, clip: bool = False, *, active: Tensor | None = None) -> Tensor:
@@ -44,11 +45,12 @@ def gain(x: Tensor, gain_db: Quantity, clip: bool = False, *, active: Tensor | N
     Args:
         gain_db: decibels, 20·log10 of the amplitude ratio.
     """
+    from fastaug.ops import pointwise
+
     batch = _batch(x)
     # in float64 and rounded once: a float32 pow differs between a vector's lanes and its tail, so between batch sizes
     factor = torch.pow(10.0, row_values(gain_db, batch, "gain_db", torch.float64) / 20).to(batch.dtype)
-    out = batch * factor[:, None, None]
-    return _like(_pick(active, out.clamp(-1, 1) if clip else out, batch), x)
+    return _like(pointwise.scale(batch, factor, clip, active), x)
 
 
 def add_noise(
@@ -148,13 +150,14 @@ def delay(
         delay_ms: milliseconds, not negative.
         factor: amplitude of the echo.
     """
+    from fastaug.ops import pointwise
+
     batch = _batch(x)
     offset = (row_values(delay_ms, batch, "delay_ms", torch.float64) * sample_rate / 1000).long()
-    # one zero in front of the row stands for everything before it
-    source = (torch.arange(1, batch.shape[-1] + 1, device=batch.device) - offset[:, None]).clamp_(min=0)
-    echo = torch.nn.functional.pad(batch, (1, 0)).gather(2, source[:, None].expand_as(batch))
-    out = batch + echo * row_values(factor, batch, "factor", batch.dtype)[:, None, None]
-    return _like(_pick(active, out * 0.5 if halve else out, batch), x)
+    dry, wet = 1.0, row_values(factor, batch, "factor")
+    if halve:  # a power of two may as well be taken out of the levels: the bits are the same
+        dry, wet = 0.5, wet * 0.5
+    return _like(pointwise.echo(batch, offset, dry, wet, active), x)
 
 
 def pitch_shift(
@@ -248,14 +251,9 @@ def crop(x: Tensor, start: int | Tensor, samples: int) -> Tensor:
     Args:
         start: a number or int64 (B,), not negative.
     """
-    batch = _batch(x)
-    first = row_values(start, batch, "start", torch.int64)
-    if batch.shape[-1] < samples:
-        batch = torch.nn.functional.pad(batch, (0, samples - batch.shape[-1]))
-    last = batch.shape[-1] - 1
-    source = first[:, None] + torch.arange(samples, device=batch.device)
-    out = batch.gather(2, source.clamp(max=last)[:, None].expand(-1, batch.shape[1], -1))
-    return _like(torch.where((source <= last)[:, None], out, 0.0), x)
+    from fastaug.ops import pointwise
+
+    return _like(pointwise.crop(_batch(x), start, samples), x)
 
 
 def mask_spectrogram(

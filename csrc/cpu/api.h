@@ -34,3 +34,11 @@ void fa_pitch_shift(const float* x, float* y, const double* factor, const unsign
 void fa_windowed_sinc(const float* x, float* y, const double* cutoff, const unsigned char* highpass,
                       const unsigned char* active, long long rows, long long channels, long long length,
                       long long zeros, long long threads);
+
+// csrc/cpu/pointwise.cpp
+void fa_scale(const float* x, float* y, const float* factor, const unsigned char* active, long long rows,
+              long long channels, long long length, int clip, long long threads);
+void fa_echo(const float* x, float* y, const long long* offset, const float* dry, const float* wet,
+             const unsigned char* active, long long rows, long long channels, long long length, long long threads);
+void fa_crop(const float* x, float* y, const long long* starts, long long rows, long long channels, long long length,
+             long long out_length, long long threads);

@@ -102,9 +102,10 @@ def _track(number: int, clip: Clip) -> str:
 
 
 def _view(number: int, view: View, of: str, top: float) -> str:
+    name = f"Play the same moment of the original, for view {number} {of}"
     same = (
         f'<button class="same" type="button" data-start="{view.start:.3f}" data-seconds="{view.seconds:.3f}" '
-        f'aria-label="Play the same moment of the original, for view {number} {of}">same moment, untouched</button>'
+        f'aria-label="{name}">same moment<span>, untouched</span></button>'
     )
     heading = f"<b>View {number}</b> <span>from {view.start:.1f} s</span>"
     player = _player(f"view-{number}", f"view {number} {of}", heading, view.samples, 320, top, "", same)

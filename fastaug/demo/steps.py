@@ -166,7 +166,7 @@ def _table(demo: Demo, seconds: float) -> None:
     print(f"\n{probe_table(data, [demo.training], device=demo.device)}\n")
     where = f"{torch.get_num_threads()} CPU cores" if demo.device.type == "cpu" else "one GPU"
     print(
-        f"This is {max(seconds / 60, 0.1):.1f} minutes on {where}, with a narrow encoder and few tracks: it shows\n"
+        f"This is {max(seconds / 60, 0.1):.1f} minutes on {where}, one run, a narrow encoder, few tracks: it shows\n"
         "that the line works. What the method can do takes hours, more music and the full encoder (preset clmr-v2).",
         flush=True,
     )

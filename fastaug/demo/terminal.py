@@ -14,7 +14,14 @@ from pathlib import Path
 
 __all__ = ["box", "columns", "command", "quiet_decoders", "say"]
 
-_CHATTER = b"[src/libmpg123/"
+# Lines that libmpg123 writes. They all concern its way through one file; what is really wrong comes back as an error.
+_CHATTER = (
+    b"[src/libmpg123/",
+    b"Warning: Xing stream size",
+    b"Note: Illegal Audio-MPEG-Header",
+    b"Note: Trying to resync",
+)
+_CHATTER += (b"Note: Hit end of (available) data", b"\n")
 
 
 def say(topic: str, text: str) -> None:
@@ -53,7 +60,7 @@ def quiet_decoders() -> Iterator[None]:
     """Keep libmpg123 from talking over the progress bars.
 
     Entering an MP3 in its middle makes it write "part2_3_length too large" on file descriptor 2, although nothing is
-    wrong: the first frame refers to bytes before it. All else that arrives there passes. Python's own ``sys.stderr``
+    wrong: the first frame refers to bytes before it. Other notes are of padding and tags. All else that arrives there passes. Python's own ``sys.stderr``
     keeps going straight to where it went, so progress bars still find their terminal.
     """
     real = os.dup(2)

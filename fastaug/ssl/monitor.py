@@ -155,9 +155,10 @@ class Monitor:
 
     Args:
         knn: None without labels.
+        share: a little below the 2 % promised, because a cost is only known from the time before.
     """
 
-    def __init__(self, encoder: nn.Module, knn: KnnMonitor | None, share: float = 0.02) -> None:
+    def __init__(self, encoder: nn.Module, knn: KnnMonitor | None, share: float = 0.018) -> None:
         self.watch = Stopwatch()
         self._encoder, self._knn = encoder, knn
         self._collapse = CollapseWatch()

@@ -1,0 +1,67 @@
+"""Writes the measured table of the README from the newest result in benchmarks/results (full runs before quick ones).
+
+python docs/make_table.py
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- measured: docs/make_table.py writes this -->\n", "<!-- end -->\n"
+ROWS = {
+    "clmr_view[1thread]": "the full CLMR chain, a view",
+    "clmr_view[2threads]": "the same on two threads",
+    "reverb[1thread]": "reverb",
+    "pitch[1thread]": "pitch shift",
+    "filter[1thread-low_pass]": "low-pass",
+    "two_views[2threads-clmr]": "two CLMR views from the file of a 30 s track, two threads",
+    "crop[1thread-mp3]": "a crop of an MP3, resampled",
+}
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    head, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    readme.write_text(head + BEGIN + table() + END + rest.partition(END)[2], encoding="utf-8")
+
+
+def table() -> str:
+    """The table in Markdown, with a line that says where it comes from."""
+    result = newest()
+    cases = {case["case"]: case for case in result["cases"]}
+    lines = ["| clips of 2.7 s at 22.05 kHz | fastaug | the fastest other | times faster |", "|---|---|---|---|"]
+    lines += [row(cases[name], words) for name, words in ROWS.items() if name in cases]
+    machine = result["machine"]
+    load = f", load {machine['load_before']:g} before the run" if machine["load_before"] >= 1 else ""
+    command = "make bench QUICK=1" if result["quick"] else "make bench"
+    where = f"{machine['cpu']}, {machine['cores']} cores, one thread if not said otherwise{load}"
+    text = (
+        f"`{command}` of {result['date']} on {where}. [All results](benchmarks/RESULTS.md): peers, spread, agreement."
+    )
+    return "\n".join([*lines, "", *textwrap.wrap(text, 120, break_on_hyphens=False), ""])
+
+
+def newest() -> dict[str, Any]:
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "benchmarks" / "results").glob("*.json")]
+    on_cpu = [result for result in found if any(case["case"] in ROWS for case in result["cases"])]
+    return max(on_cpu, key=lambda result: (not result["quick"], result["date"]))
+
+
+def row(case: dict[str, Any], words: str) -> str:
+    peers = [peer for peer in case["peers"] if not peer["error"] and not peer["disagrees"]]
+    best = min(peers, key=lambda peer: peer["median"])
+    return (
+        f"| {words} | {_time(case['ours']['median'])} | {_time(best['median'])}, {best['name']} | {best['ratio']:.2g} |"
+    )
+
+
+def _time(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.3g} µs"
+
+
+if __name__ == "__main__":
+    main()
