@@ -4,45 +4,72 @@
 #include "fa_simd.h"
 #include "resample.h"
 
-typedef float fa_float16 __attribute__((vector_size(64)));
-
 // Loads by memcpy: sources are unaligned. Written to a reference, since a vector return value has no stable ABI.
-FA_HD void fa_load(const float* source, fa_float16& value) { memcpy(&value, source, sizeof value); }
+template <class Piece>
+FA_HD void fa_load(const float* source, FaLanes<Piece>& value) {
+    for (int i = 0; i < value.kPieces; ++i) memcpy(&value.piece[i], source + i * 16 / value.kPieces, sizeof(Piece));
+}
 
-FA_HD float fa_sum_lanes(const fa_float16& sums) {
+template <class Piece>
+FA_HD void fa_clear(FaLanes<Piece>& value) {
+    for (int i = 0; i < value.kPieces; ++i) value.piece[i] = Piece{};
+}
+
+template <class Piece>
+FA_HD void fa_add_product(FaLanes<Piece>& sum, const FaLanes<Piece>& a, const FaLanes<Piece>& b) {
+    for (int i = 0; i < sum.kPieces; ++i) sum.piece[i] += a.piece[i] * b.piece[i];
+}
+
+template <class Piece>
+FA_HD void fa_add_product(FaLanes<Piece>& sum, const FaLanes<Piece>& a, float b) {
+    for (int i = 0; i < sum.kPieces; ++i) sum.piece[i] += a.piece[i] * b;
+}
+
+template <class Piece>
+FA_HD void fa_add(FaLanes<Piece>& sum, const FaLanes<Piece>& a) {
+    for (int i = 0; i < sum.kPieces; ++i) sum.piece[i] += a.piece[i];
+}
+
+template <class Piece>
+FA_HD float fa_sum_lanes(const FaLanes<Piece>& sums) {
     float lane[kResampleLanes];
-    memcpy(lane, &sums, sizeof sums);
+    memcpy(lane, &sums, sizeof lane);
     for (int distance = kResampleLanes / 2; distance; distance /= 2) {
         for (int i = 0; i < distance; ++i) lane[i] += lane[i + distance];
     }
     return lane[0];
 }
 
+template <class Piece>
 FA_HD float fa_dot(const float* x, const float* taps, long long width) {
-    fa_float16 sums = {};
+    FaLanes<Piece> sums, a, b;
+    fa_clear(sums);
     for (long long j = 0; j < width; j += kResampleLanes) {
-        fa_float16 a, b;
         fa_load(x + j, a);
         fa_load(taps + j, b);
-        sums += a * b;
+        fa_add_product(sums, a, b);
     }
     return fa_sum_lanes(sums);
 }
 
 // Four outputs that share one phase: the taps are loaded once. Each sum is the one that fa_dot computes.
+template <class Piece>
 FA_HD void fa_dot4(const float* x, long long hop, const float* taps, long long width, float* y, long long y_hop) {
-    fa_float16 s0 = {}, s1 = {}, s2 = {}, s3 = {};
+    FaLanes<Piece> s0, s1, s2, s3, h, a;
+    fa_clear(s0);
+    fa_clear(s1);
+    fa_clear(s2);
+    fa_clear(s3);
     for (long long j = 0; j < width; j += kResampleLanes) {
-        fa_float16 h, a, b, c, d;
         fa_load(taps + j, h);
         fa_load(x + j, a);
-        fa_load(x + hop + j, b);
-        fa_load(x + 2 * hop + j, c);
-        fa_load(x + 3 * hop + j, d);
-        s0 += a * h;
-        s1 += b * h;
-        s2 += c * h;
-        s3 += d * h;
+        fa_add_product(s0, a, h);
+        fa_load(x + hop + j, a);
+        fa_add_product(s1, a, h);
+        fa_load(x + 2 * hop + j, a);
+        fa_add_product(s2, a, h);
+        fa_load(x + 3 * hop + j, a);
+        fa_add_product(s3, a, h);
     }
     y[0] = fa_sum_lanes(s0);
     y[y_hop] = fa_sum_lanes(s1);
@@ -51,15 +78,18 @@ FA_HD void fa_dot4(const float* x, long long hop, const float* taps, long long w
 }
 
 // Taps from the quadratics of one interval of the interpolated table (3, width).
+template <class Piece>
 FA_HD float fa_dot_interpolated(const float* x, const float* table, long long width, float fraction) {
-    fa_float16 sums = {};
+    FaLanes<Piece> sums, a, c0, c1, c2;
+    fa_clear(sums);
     for (long long j = 0; j < width; j += kResampleLanes) {
-        fa_float16 a, c0, c1, c2;
         fa_load(x + j, a);
         fa_load(table + j, c0);
         fa_load(table + width + j, c1);
         fa_load(table + 2 * width + j, c2);
-        sums += a * (c0 + fraction * (c1 + fraction * c2));
+        for (int i = 0; i < sums.kPieces; ++i) {
+            sums.piece[i] += a.piece[i] * (c0.piece[i] + fraction * (c1.piece[i] + fraction * c2.piece[i]));
+        }
     }
     return fa_sum_lanes(sums);
 }

@@ -72,6 +72,25 @@ def test_any_range_has_the_bits_of_the_whole(
     assert torch.equal(y, padded[:, start + max(-start, 0) :][:, :length])
 
 
+@pytest.mark.parametrize(
+    ("rates", "total"), [((44_100, 22_050), 9000), ((48_000, 22_050), 12_000), ((8_000, 22_050), 6000), ((3, 1), 7000)]
+)
+def test_tiles_have_the_bits_of_single_outputs(rates: tuple[int, int], total: int) -> None:
+    """Long conversions run by tiles, short ones output by output; the taps of a tile must not spread a NaN."""
+    x = torch.randn(3, total)
+    x[1, total // 2], x[2, total // 3], x[2, -1] = float("nan"), float("inf"), -float("inf")
+    assert ops._sorted_taps(*ops._reduced(*rates), "fast")[0] is not None
+    for start in (0, 5):
+        length = output_length(total, *rates) - start
+        whole = resample_range(x, 0, *rates, start, length, total, "fast")
+        assert whole[0].isfinite().all() and whole[1].isfinite().sum() > length // 2
+        pieces = [
+            resample_range(x, 0, *rates, start + k, min(1000, length - k), total, "fast")
+            for k in range(0, length, 1000)
+        ]
+        assert whole.numpy().tobytes() == torch.cat(pieces, -1).numpy().tobytes()
+
+
 def test_range_past_an_hour_keeps_exact_positions() -> None:
     """Source position 2^31 and beyond: a float32 or a 32-bit integer would have lost it."""
     start = 3_000_000_000

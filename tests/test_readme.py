@@ -73,9 +73,14 @@ def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)  # thousands of tiny steps of the probe's head
 
 
-@pytest.mark.parametrize("number", [i for i, (kind, _) in enumerate(BLOCKS) if kind == "python"])
-def test_python_block(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = BLOCKS[number][1]
+@pytest.mark.parametrize("number", range(len(BLOCKS)), ids=lambda i: f"{i + 1}-{BLOCKS[i][0]}")
+def test_block(number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """In order: what one block writes, a later one reads."""
+    kind, code = BLOCKS[number]
+    {"python": run_python, "sh": run_shell}[kind](code, number, monkeypatch, capsys)
+
+
+def run_python(code: str, number: int, monkeypatch: pytest.MonkeyPatch, _: Any) -> None:
     if "import lightning" in code:
         try:
             import lightning  # noqa: F401
@@ -104,9 +109,8 @@ def stand_in() -> Any:
     return SimpleNamespace(LightningModule=torch.nn.Module, Trainer=Trainer)
 
 
-@pytest.mark.parametrize("number", [i for i, (kind, _) in enumerate(BLOCKS) if kind == "sh"])
-def test_shell_block(number: int, capsys: pytest.CaptureFixture[str]) -> None:
-    for line in BLOCKS[number][1].strip().splitlines():
+def run_shell(code: str, _: int, __: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    for line in code.strip().splitlines():
         if line.startswith("make "):
             check_make(line)
         elif line.startswith("torchrun "):

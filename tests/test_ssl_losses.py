@@ -75,6 +75,7 @@ def _train_step(rank: int, folder: str) -> None:
     loss = nt_xent(*parallel(mine.flatten(0, 1)).chunk(2), 0.2)
     loss.backward()
     torch.save({"loss": loss.detach(), "grads": [p.grad for p in model.parameters()]}, f"{folder}/{rank}.pt")
+    dist.barrier()  # a process that leaves first takes gloo's connections with it and aborts the other
     dist.destroy_process_group()
 
 

@@ -38,17 +38,18 @@ Padded pad(const float* x, long long channels, long long length, const FaWsola& 
 }
 
 // Squared distances between the tail and the kCandidates windows from `fresh` on, channels inside samples.
+template <class Piece>
 FA_HD void distances(const float* tail, const float* fresh, long long stride, long long channels, int overlap,
                      float* result) {
-    fa_float16 sums[kGroup] = {};
+    FaLanes<Piece> sums[kGroup], difference;
+    for (int g = 0; g < kGroup; ++g) fa_clear(sums[g]);
     for (int i = 0; i < overlap; ++i) {
         for (long long c = 0; c < channels; ++c) {
             const float wanted = tail[c * stride + i];
             for (int g = 0; g < kGroup; ++g) {
-                fa_float16 difference;
                 fa_load(fresh + c * stride + i + g * kResampleLanes, difference);
-                difference -= wanted;
-                sums[g] += difference * difference;
+                for (Piece& piece : difference.piece) piece -= wanted;
+                fa_add_product(sums[g], difference, difference);
             }
         }
     }
@@ -56,13 +57,14 @@ FA_HD void distances(const float* tail, const float* fresh, long long stride, lo
 }
 
 // The first offset with the smallest distance. Comparisons with NaN are false: a NaN never wins, except at offset 0.
-FA_CLONES int best_offset(const float* tail, const float* fresh, long long stride, long long channels, int overlap,
-                          int search) {
+template <class Piece>
+FA_HD void best_offset_lanes(const float* tail, const float* fresh, long long stride, long long channels, int overlap,
+                             int search, int& best) {
     float smallest = 0.0f;
-    int best = 0;
+    best = 0;
     for (int start = 0; start < search; start += kCandidates) {
         float found[kCandidates];
-        distances(tail, fresh + start, stride, channels, overlap, found);
+        distances<Piece>(tail, fresh + start, stride, channels, overlap, found);
         for (int j = 0; j < kCandidates && start + j < search; ++j) {
             if (start + j == 0 || found[j] < smallest) {
                 smallest = found[j];
@@ -70,8 +72,12 @@ FA_CLONES int best_offset(const float* tail, const float* fresh, long long strid
             }
         }
     }
-    return best;
 }
+
+FA_BY_WIDTH(best_offset,
+            (const float* tail, const float* fresh, long long stride, long long channels, int overlap, int search,
+             int& best),
+            (tail, fresh, stride, channels, overlap, search, best))
 
 // Writes `out` samples to each channel of y.
 void stretch(const Padded& x, float* y, long long y_stride, long long out, const FaWsola& w, double factor) {
@@ -80,8 +86,9 @@ void stretch(const Padded& x, float* y, long long y_stride, long long out, const
         const long long tail = begin + w.hop();
         const long long window = fa_wsola_window(w, factor, k);
         const bool first = k == 0;
-        begin = first ? window + w.search / 2
-                      : window + best_offset(x.at(0, tail), x.at(0, window), x.stride, x.channels, w.overlap, w.search);
+        int best = w.search / 2;
+        if (!first) best_offset(x.at(0, tail), x.at(0, window), x.stride, x.channels, w.overlap, w.search, best);
+        begin = window + best;
         const int n = static_cast<int>(std::min<long long>(w.hop(), out - done));
         for (long long c = 0; c < x.channels; ++c) {
             const float *old = x.at(c, tail), *fresh = x.at(c, begin);
@@ -94,15 +101,21 @@ void stretch(const Padded& x, float* y, long long y_stride, long long out, const
     }
 }
 
-FA_CLONES void interpolate(FaStretch source, float* y, long long length, double step, const float* table,
-                           long long half, float* scratch) {
+template <class Piece>
+FA_HD void interpolate_lanes(const FaStretch& source, float* y, long long length, double step, const float* table,
+                             long long half, float* scratch) {
     const long long width = 2 * half;
     for (long long k = 0; k < length; ++k) {
         const FaPosition at = fa_real_position(k, step);
         const float* window = fa_window(source, at.index - half + 1, width, scratch);
-        y[k] = fa_dot_interpolated(window, table + at.phase * 3 * width, width, at.fraction);
+        y[k] = fa_dot_interpolated<Piece>(window, table + at.phase * 3 * width, width, at.fraction);
     }
 }
+
+FA_BY_WIDTH(interpolate,
+            (const FaStretch& source, float* y, long long length, double step, const float* table, long long half,
+             float* scratch),
+            (source, y, length, step, table, half, scratch))
 
 FA_CLONES void fill_table(const FaPrototype& prototype, double scale, long long half, double* ends, float* table) {
     fa_fill_table(prototype, scale, half, ends, table);

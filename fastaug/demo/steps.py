@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from fastaug.demo.terminal import box, columns, command, quiet_decoders, say
+from fastaug.codecs.quiet import quiet_decoders
+from fastaug.demo.terminal import box, columns, command, say
 
 __all__ = ["run"]
 
@@ -144,8 +145,9 @@ def _train(demo: Demo, again: str) -> None:
     clmr = _recipe("clmr")
     preset = load_preset(clmr.Config, "demo", clmr.CONFIGS)
     config = dataclasses.replace(
-        preset, data=demo.source, out=str(demo.training), minutes=demo.minutes, seed=demo.seed, device=str(demo.device)
-    )
+        preset, data=demo.source, out=str(demo.training), minutes=demo.minutes, seed=demo.seed, device=str(demo.device),
+        log_every=5,
+    )  # fmt: skip
     say("train", f"CLMR, preset demo ({preset.sample_rate / 1000:g} kHz, narrow), at most {demo.minutes:g} minutes")
     stop = Stop(demo.minutes)
     clmr.main(config, resume_with=again, stop=stop)

@@ -30,6 +30,9 @@ _MAX_TABLE = 1 << 20
 #: Samples of the prototype filter per zero crossing.
 DENSITY = 128
 PHASES = 64  #: kResamplePhases of csrc/resample.h
+_LANES, _TILE_OUTPUTS = 16, 4  # kResampleLanes of csrc/resample.h, kTileOutputs of csrc/resample_tile.h
+#: Above this distance between neighbouring windows, most of the sorted taps would be zeros.
+_MAX_SPREAD = 32
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,19 @@ def _plan(up: int, down: int, quality: str) -> _Plan:
 
 
 @lru_cache(maxsize=64)
+def _sorted_taps(up: int, down: int, quality: str) -> tuple[Tensor | None, int]:
+    """The exact taps in the order of csrc/resample_tile.h, (up, spread + 16, steps): row r holds taps
+    r - spread + 16 i, zeros outside. None where tiles do not pay. And the spread."""
+    plan, spread = _plan(up, down, quality), -(-(_TILE_OUTPUTS - 1) * down // up)
+    if plan.interpolated or spread > _MAX_SPREAD:
+        return None, 0
+    width, rows = 2 * plan.half, spread + _LANES
+    steps = -(-(width + spread) // _LANES)
+    padded = torch.nn.functional.pad(plan.taps, (spread, rows + steps * _LANES - spread - width))
+    return padded.as_strided((up, rows, steps), (padded.shape[1], 1, _LANES)).contiguous(), spread
+
+
+@lru_cache(maxsize=64)
 def _taps_on(up: int, down: int, quality: str, device: torch.device) -> Tensor:
     return _plan(up, down, quality).taps.to(device)
 
@@ -242,9 +258,9 @@ def _convert(
     if x.device.type == "cuda":
         return _launch(x, y, sizes, plan)
     team = _library.threads() if threads is None else threads
-    _library.native().fa_resample(
-        x.data_ptr(), y.data_ptr(), *sizes, plan.taps.data_ptr(), plan.half, int(plan.interpolated), team
-    )
+    taps, (tiled, spread) = plan.taps, _sorted_taps(plan.up, plan.down, quality)
+    filters = (taps.data_ptr(), plan.half, int(plan.interpolated), _library.pointer(tiled), spread)
+    _library.native().fa_resample(x.data_ptr(), y.data_ptr(), *sizes, *filters, team)
     return y
 
 

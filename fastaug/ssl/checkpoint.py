@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .config import call_with, resolve
+from fastaug.ssl.config import call_with, resolve
 
 FORMAT = "fastaug-encoder-1"
 MODEL, CARD, STATE = "model.safetensors", "model.json", "last.pt"

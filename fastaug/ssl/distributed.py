@@ -51,6 +51,7 @@ class World:
 
     def close(self) -> None:
         if self.size > 1:
+            dist.barrier()  # whoever leaves first takes gloo's connections along and aborts the others
             dist.destroy_process_group()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .metrics import labelled
+from fastaug.ssl.metrics import labelled
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .metrics import is_multi, knn_scores, labelled, score, view_metrics
+from fastaug.ssl.metrics import is_multi, knn_scores, labelled, score, view_metrics
 
 T = TypeVar("T")
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .features import Features
-from .metrics import is_multi, score
+from fastaug.ssl.features import Features
+from fastaug.ssl.metrics import is_multi, score
 
 HEADS = ("linear", "mlp")
 

@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
-from .checkpoint import load_state, save_state
-from .config import config_hash
+from fastaug.codecs.quiet import quiet_decoders
+from fastaug.ssl.checkpoint import load_state, save_state
+from fastaug.ssl.config import config_hash
 
 
 class Run:
@@ -152,7 +153,8 @@ def command_line() -> str:
 def guarded(main: Callable[[], object]) -> None:
     """Run a script's main: what the user can mend (a wrong value, a missing file) ends in one line, not a traceback."""
     try:
-        main()
+        with quiet_decoders():
+            main()
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"{Path(sys.argv[0]).stem}: {error}")
     except KeyboardInterrupt:

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import build_encoder, load_encoder
-from .data import Dataset, discover, model_input
-from .features import Features, calibrate_batch_norm, extract, logmel_statistics
-from .probe import evaluate
+from fastaug.ssl.checkpoint import build_encoder, load_encoder
+from fastaug.ssl.data import Dataset, discover, model_input
+from fastaug.ssl.features import Features, calibrate_batch_norm, extract, logmel_statistics
+from fastaug.ssl.probe import evaluate
 
 RANDOM, PRETRAINED, LOGMEL = "random init (BN calibrated)", "pre-trained", "log-mel statistics"
 CALIBRATION_BATCHES = 8
