@@ -25,7 +25,7 @@ struct FaLanes {
 
 // Defines `name` (a function without result) from the always inlined template<class Piece> name_lanes: three clones as
 // those of FA_CLONES, each with its own width.
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__GNUC__)
 #define FA_BY_WIDTH(name, parameters, arguments)                                                             \
     __attribute__((target("avx512f"))) void name##_avx512 parameters { name##_lanes<fa_float16> arguments; } \
     __attribute__((target("avx2"))) void name##_avx2 parameters { name##_lanes<fa_float8> arguments; }       \

@@ -53,11 +53,9 @@ template <class Piece>
 FA_HD void fa_tile_outputs(const FaTile& tile, const float* x, long long first, float* y) {
     const long long* offset = tile.offset + first;
     const long long stride = tile.steps;
-    long long behind[kTileOutputs];  // the distance from the first of the four windows
     const float* taps[kTileOutputs];
     for (int o = 0; o < kTileOutputs; ++o) {
-        behind[o] = offset[o] - offset[0];
-        taps[o] = tile.taps[first + o] + (tile.spread - behind[o]) * stride;
+        taps[o] = tile.taps[first + o] + (tile.spread - (offset[o] - offset[0])) * stride;
     }
     const float* samples = x + offset[0] * kTileStretches;
     FaLanes<Piece> parts[kTileOutputs][kResampleLanes];
@@ -74,10 +72,11 @@ FA_HD void fa_tile_outputs(const FaTile& tile, const float* x, long long first, 
             fa_add_product(s2, a, taps[2][i]);
             fa_add_product(s3, a, taps[3][i]);
         }
+        // A later window meets lane (pass - distance) % 16 here. Turning the lanes round does not change their pairs.
         parts[0][pass] = s0;
-        parts[1][(pass - behind[1]) & (kResampleLanes - 1)] = s1;
-        parts[2][(pass - behind[2]) & (kResampleLanes - 1)] = s2;
-        parts[3][(pass - behind[3]) & (kResampleLanes - 1)] = s3;
+        parts[1][pass] = s1;
+        parts[2][pass] = s2;
+        parts[3][pass] = s3;
         samples += kTileStretches;
         for (int o = 0; o < kTileOutputs; ++o) taps[o] += stride;
     }
