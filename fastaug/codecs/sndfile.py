@@ -25,6 +25,8 @@ __all__ = ["DecodeError", "Info", "OpenAudio", "open_audio"]
 _IMPLAUSIBLE_FRAMES = 1 << 40
 # A decoder may end up to two MP3 frames before the announced length; more missing means a cut file.
 _TOLERATED_MISSING = 2304
+# Copying 5 MB of WAV costs 2.8 ms, the callbacks of reading a crop of it 0.1 ms; 0.5 MB of MP3 is the other way round.
+_LARGEST_COPY = 1 << 20
 
 
 class DecodeError(ValueError):
@@ -168,9 +170,9 @@ def _as_file(encoded: bytes | memoryview) -> Iterator[Any]:
     """A path or file object that libsndfile can read the bytes from.
 
     On Linux an anonymous memory file: libsndfile then reads without calling back into Python, so that threads
-    decode in parallel instead of queueing for the interpreter.
+    decode in parallel instead of queueing for the interpreter. Large members (WAV, FLAC) are not worth the copy.
     """
-    if not hasattr(os, "memfd_create"):
+    if not hasattr(os, "memfd_create") or len(encoded) > _LARGEST_COPY:
         yield io.BytesIO(encoded)
         return
     descriptor = os.memfd_create("fastaug", os.MFD_CLOEXEC)
