@@ -25,7 +25,7 @@ __all__ = ["DecodeError", "Info", "OpenAudio", "open_audio"]
 _IMPLAUSIBLE_FRAMES = 1 << 40
 # A decoder may end up to two MP3 frames before the announced length; more missing means a cut file.
 _TOLERATED_MISSING = 2304
-# Copying 5 MB of WAV costs 2.8 ms, the callbacks of reading a crop of it 0.1 ms; 0.5 MB of MP3 is the other way round.
+# A crop of a 5 MB WAV took 5.2 ms with the copy and 2.4 ms without; of a 0.5 MB MP3, two threads, 2.9 ms and 3.5 ms.
 _LARGEST_COPY = 1 << 20
 
 
