@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import soundfile
 import torch
 from torch import Tensor
 
@@ -22,6 +21,8 @@ needs_sox = pytest.mark.skipif(shutil.which("sox") is None, reason="no sox comma
 
 def sox(x: Tensor, rate: int, *effect: object) -> Tensor:
     """x (C, T) through `sox -D`, float files on both ends."""
+    import soundfile
+
     with tempfile.TemporaryDirectory() as folder:
         source, result = Path(folder, "in.wav"), Path(folder, "out.wav")
         soundfile.write(source, x.T.numpy(), rate, subtype="FLOAT")

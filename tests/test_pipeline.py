@@ -460,3 +460,32 @@ def test_the_whole_clmr_chain_is_bit_identical_whatever_the_batch(corpus: Path) 
         for name, expected in spectra.items():
             error = (other_spectra[name] - expected).square().mean()
             assert error == 0 or 10 * torch.log10(expected.square().mean() / error) >= 120
+
+
+@pytest.mark.gpu
+def test_batches_on_cuda_are_those_of_the_cpu(corpus: Path) -> None:
+    def run(device: str) -> list[Batch]:
+        pipe = Pipeline(
+            corpus, split="train", labels="mood", batch_size=8, transform=clmr(),
+            frontend=LogMel(n_fft=256, hop_length=128, n_mels=16), **COMMON | {"device": device},
+        )  # fmt: skip
+        return list(pipe)
+
+    for there, here in zip(run("cuda"), run("cpu"), strict=True):
+        assert there.audio.device.type == there.labels.device.type == there.spectrograms.device.type == "cuda"
+        assert there.keys == here.keys and torch.equal(there.labels.cpu(), here.labels)
+        error = (there.audio.cpu() - here.audio).square().sum(-1)
+        assert bool((error <= 1e-10 * here.audio.square().sum(-1).clamp_min(1e-6)).all())  # 100 dB, row by row
+
+
+@pytest.mark.gpu
+def test_the_chain_never_waits_for_the_gpu() -> None:
+    transform, x = clmr(sample_rate=RATE), torch.randn(8, 1, CROP, device="cuda") * 0.1
+    params = transform.draw(fastaug.Keys.of(0, range(8)))
+    expected = transform.apply(x, params)  # compiles the kernels
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        again = transform.apply(x, params)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(again, expected)
