@@ -6,7 +6,9 @@ import hashlib
 import os
 import pickle
 import random
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,9 @@ THREADS = min(2, os.cpu_count() or 1)
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(THREADS)
+    # A suite started in the background of a shell inherits "ignore Ctrl-C", and so would every process it starts.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
