@@ -150,6 +150,16 @@ def test_a_file_cut_short_is_an_error_where_samples_are_missing() -> None:
         fastaug.load(cut, 50_000, 8_000)
 
 
+def test_an_mp3_cut_short_is_an_error_where_samples_are_missing() -> None:
+    """Its tag still announces the whole length, and libsndfile ends without an error."""
+    whole = encoded(tone(8.0, 0), "mp3")
+    cut = whole[: len(whole) // 2]
+    assert fastaug.info(cut).frames == fastaug.info(whole).frames
+    assert (fastaug.load(cut, 0, 8_000)[0] - fastaug.load(whole, 0, 8_000)[0]).abs().max() <= 2**-22
+    with pytest.raises(DecodeError, match=r"ends at sample \d+ of 128000 announced"):
+        fastaug.load(cut, 100_000, 8_000)
+
+
 @pytest.mark.parametrize("rate", [0, -1, 22_050.5, True])
 def test_bad_sample_rates(rate: int) -> None:
     with pytest.raises(ValueError, match="positive whole number of Hz"):

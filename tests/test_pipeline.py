@@ -168,6 +168,18 @@ def test_leaving_early_restarts_the_epoch(corpus: Path) -> None:
     assert not torch.equal(by_key(again)[key, 0], by_key(other)[key, 0])
 
 
+def test_epochs_draw_other_parameters_for_the_same_example(corpus: Path) -> None:
+    """With the crop fixed, so that only the transform's own draws can differ."""
+    pipe = Pipeline(corpus, crop="center", batch_size=24, transform=Gain(gain_db=(-20.0, 0.0)), **COMMON)
+    first = next(iter(pipe))
+    pipe.set_epoch(1)
+    second = next(iter(pipe))
+    assert first.keys == second.keys and torch.equal(first.starts, second.starts)
+    for v in range(2):
+        assert (first.params[v]["gain_db"] != second.params[v]["gain_db"]).all()
+    assert (first.params[0]["gain_db"] != first.params[1]["gain_db"]).all()
+
+
 def test_state_of_another_layout_is_refused(corpus: Path) -> None:
     state = Pipeline(corpus, split="train", batch_size=8, **COMMON).state_dict()
     with pytest.raises(ValueError, match=r"batch_size: 8 → 4"):
@@ -305,7 +317,8 @@ def test_a_batch_moves_pickles_and_prints(corpus: Path) -> None:
     batch = next(iter(Pipeline(corpus, split="train", batch_size=8, transform=chain(), **COMMON)))
     copied = pickle.loads(pickle.dumps(batch))
     assert torch.equal(copied.audio, batch.audio) and copied.keys == batch.keys
-    assert batch.to("meta").audio.device.type == "meta" and batch.audio.device.type == "cpu"
+    moved = batch.to("meta")
+    assert {moved.audio.device.type, moved.lengths.device.type} == {"meta"} and batch.audio.device.type == "cpu"
     assert len(batch) == 8 and batch.views == 2
 
 
