@@ -178,21 +178,26 @@ class Loader:
             place=place,
         )
 
-    def _attempt(self, task: Task, epoch: int) -> list[Row] | BadRecord:
-        key = self.source.key(task.record)
+    def _read(self, index: int) -> Record | BadRecord:
         try:
-            record = self.source.read(task.record)
+            return self.source.read(index)
         except (OSError, ValueError) as error:
-            return BadRecord(key, _place_of(error, key), "read", str(error))
+            key = self.source.key(index)
+            return BadRecord(key, str(getattr(error, "filename", None) or key), "read", str(error))
+
+    def _attempt(self, task: Task, epoch: int) -> list[Row] | BadRecord:
+        record = self._read(task.record)
+        if isinstance(record, BadRecord):
+            return record
         try:
             label = self.labels.encode(record.fields) if self.labels else None
         except ValueError as error:
-            return BadRecord(key, record.place, "label", str(error))
+            return BadRecord(record.key, record.place, "label", str(error))
         try:
-            with open_audio(record.audio, record.member or str(record.key)) as audio:
+            with open_audio(record.audio, record.member or record.key) as audio:
                 return self._rows(record, label, audio, task, epoch)
         except (DecodeError, OSError) as error:
-            return BadRecord(key, record.place, "decode", str(error))
+            return BadRecord(record.key, record.place, "decode", str(error))
 
     def _rows(self, record: Record, label: Any, audio: OpenAudio, task: Task, epoch: int) -> list[Row]:
         total = audio.frames(self.sample_rate)
@@ -220,22 +225,15 @@ class Loader:
         start = {"center": room // 2, "segments": segment * self.hop_samples, "whole": 0}[self.crop]
         return [start] * self.views
 
-    def _length(self, record: int) -> int | BadRecord:
-        found = self.source.read(record) if self.on_error == "raise" else self._read_or_bad(record)
-        if isinstance(found, BadRecord):
-            return found
+    def _length(self, index: int) -> int | BadRecord:
+        record = self._read(index)
+        if isinstance(record, BadRecord):
+            return record
         try:
-            with open_audio(found.audio, found.member or found.key) as audio:
+            with open_audio(record.audio, record.member or record.key) as audio:
                 return audio.frames(self.sample_rate)
         except (DecodeError, OSError) as error:
-            return BadRecord(found.key, found.place, "probe", str(error))
-
-    def _read_or_bad(self, record: int) -> Record | BadRecord:
-        try:
-            return self.source.read(record)
-        except (OSError, ValueError) as error:
-            key = self.source.key(record)
-            return BadRecord(key, _place_of(error, key), "read", str(error))
+            return BadRecord(record.key, record.place, "probe", str(error))
 
     def _replacement(self, task: Task, epoch: int, attempt: int) -> Task:
         """Another record in place of a bad one: a draw like any other, so a replay finds the same."""
@@ -243,10 +241,6 @@ class Loader:
         draw = Keys.of(self.seed, [key], epoch, 0, task.occurrence, path="order/replacement")
         index = int(draw.integers(f"record/{attempt}", 0, len(self.source)))
         return Task(index, 1 + task.position % ((1 << 24) - 1), task.position)
-
-
-def _place_of(error: Exception, key: str) -> str:
-    return str(getattr(error, "filename", None) or key)
 
 
 def merge_rows(rows: list[Task]) -> list[Task]:

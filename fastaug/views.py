@@ -41,10 +41,12 @@ def transform_views(
 
 
 def _applied(samples: Tensor, step: Any, keys: Keys, lengths: Tensor | None) -> tuple[Tensor, Params | None]:
-    if step is None or (isinstance(step, Transform) and step.augments and not step.training):
+    if step is None:
         return samples, None
     if not isinstance(step, Transform):
         return step(samples), None
+    if step.augments and not step.training:
+        return step(samples, lengths=lengths), None
     params = step.draw(keys)
     return step.apply(samples, params, lengths=lengths), params
 

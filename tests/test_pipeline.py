@@ -14,7 +14,19 @@ import torch
 
 import fastaug
 from corpus import LABELS, RATE, audio_folder, encoded, shards, tone, write_tar
-from fastaug import Batch, Compose, Gain, LogMel, Noise, Pipeline, PolarityInversion, Record, SpecAugment, clmr
+from fastaug import (
+    Batch,
+    Compose,
+    Gain,
+    LogMel,
+    Noise,
+    Pipeline,
+    PolarityInversion,
+    Record,
+    Resample,
+    SpecAugment,
+    clmr,
+)
 from fastaug.codecs import DecodeError
 
 CROP = 8_000
@@ -219,6 +231,16 @@ def test_a_list_of_transforms_one_a_view(corpus: Path) -> None:
     assert batch.params[0] is None
     with pytest.raises(ValueError, match="list of 1 for views=2"):
         Pipeline(corpus, transform=[None], **COMMON)
+
+
+def test_a_transform_in_eval_leaves_only_its_deterministic_steps(corpus: Path) -> None:
+    plain = next(iter(Pipeline(corpus, batch_size=8, **COMMON)))
+    idle = next(iter(Pipeline(corpus, batch_size=8, transform=chain().eval(), **COMMON)))
+    assert torch.equal(idle.audio, plain.audio) and idle.params is None
+    halved = Compose([Gain(gain_db=-6.0), Resample(to_rate=RATE // 2)]).eval()
+    batch = next(iter(Pipeline(corpus, batch_size=8, transform=halved, **COMMON)))
+    assert torch.equal(batch.audio, torch.stack([halved(view, RATE) for view in plain.audio]))
+    assert batch.audio.shape[-1] == CROP // 2
 
 
 def test_crops_hold_the_samples_that_starts_name(corpus: Path) -> None:

@@ -188,7 +188,7 @@ class Transform(nn.Module):
     ) -> Tensor:
         """Draw and apply. ``keys``: Keys, record keys (B,), or None for (seed, call number, row)."""
         if not self.training and self.augments:
-            return samples
+            return self._evaluate(samples, sample_rate, lengths)
         batch = self._as_batch(samples)
         out: Tensor = self.apply(samples, self.draw(self._keys(len(batch), keys)), sample_rate, lengths)
         return out
@@ -203,7 +203,7 @@ class Transform(nn.Module):
     ) -> Tensor:
         """n independently augmented versions of every example, stacked: (n, ...) of the input's shape."""
         if not self.training and self.augments:
-            return torch.stack([samples] * n)
+            return torch.stack([self._evaluate(samples, sample_rate, lengths)] * n)
         batch = self._as_batch(samples)
         ids: Any = keys if keys is not None else range(len(batch))
         call = 0 if keys is not None else self._next_call()
@@ -262,6 +262,10 @@ class Transform(nn.Module):
         return f"{type(self).__name__}({', '.join(shown)})"
 
     # Inside.
+
+    def _evaluate(self, samples: Tensor, sample_rate: int | None, lengths: Tensor | None) -> Tensor:
+        """What an augmentation does in ``.eval()``: nothing."""
+        return samples
 
     def _run(self, batch: Tensor, params: Params, rate: int | None, lengths: Tensor | None) -> Tensor:
         """`process` on a full float32 batch with params already on its device."""

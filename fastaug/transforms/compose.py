@@ -130,31 +130,9 @@ class Compose(Transform):
             sample_rate, lengths = child.after(sample_rate, lengths)
         return sample_rate, lengths
 
-    def forward(
-        self,
-        samples: Tensor,
-        sample_rate: int | None = None,
-        lengths: Tensor | None = None,
-        keys: Keys | Sequence[str] | None = None,
-    ) -> Tensor:
-        """Draw and apply; in ``.eval()`` only the steps that are not augmentations (Resample, MixDown) remain."""
-        if self.training:
-            return super().forward(samples, sample_rate, lengths, keys)
-        return self._evaluate(samples, self._rate(sample_rate), lengths)
-
-    def views(
-        self,
-        samples: Tensor,
-        n: int = 2,
-        sample_rate: int | None = None,
-        lengths: Tensor | None = None,
-        keys: Sequence[str] | None = None,
-    ) -> Tensor:
-        if self.training:
-            return super().views(samples, n, sample_rate, lengths, keys)
-        return torch.stack([self._evaluate(samples, self._rate(sample_rate), lengths)] * n)
-
-    def _evaluate(self, samples: Tensor, rate: int | None, lengths: Tensor | None) -> Tensor:
+    def _evaluate(self, samples: Tensor, sample_rate: int | None, lengths: Tensor | None) -> Tensor:
+        """In ``.eval()`` only the steps that are not augmentations (Resample, MixDown, plain modules) remain."""
+        rate = self._rate(sample_rate)
         for child in self.transforms:
             if not isinstance(child, Transform):
                 samples = child(samples)
@@ -216,7 +194,7 @@ class OneOf(Compose):
             choice = torch.from_numpy(np.searchsorted(edges, keys.unit("choice")[:, 0], side="right"))
         return choice[:, None] == torch.arange(count)
 
-    def _evaluate(self, samples: Tensor, rate: int | None, lengths: Tensor | None) -> Tensor:
+    def _evaluate(self, samples: Tensor, sample_rate: int | None, lengths: Tensor | None) -> Tensor:
         return samples
 
 
@@ -254,5 +232,5 @@ class SomeOf(Compose):
         chosen = torch.arange(places) < count[:, None]
         return torch.zeros(len(keys), places, dtype=torch.bool).scatter(1, keys.permutation("order", places), chosen)
 
-    def _evaluate(self, samples: Tensor, rate: int | None, lengths: Tensor | None) -> Tensor:
+    def _evaluate(self, samples: Tensor, sample_rate: int | None, lengths: Tensor | None) -> Tensor:
         return samples
