@@ -10,12 +10,12 @@ struct FaMp3Header {
     int kbps;      // 0: free format
     int channels;  // 1 or 2
     int mode, mode_extension;
-    int band;       // which of the nine sample rates, as the tables count them
-    int samples;    // per channel: 1152 or 576 (layer III)
-    int side;       // bytes of side information
-    int crc;        // bytes of checksum: 0 or 2
-    int bytes;      // of the frame, without padding if its length is free: then 0
-    int padding;    // bytes
+    int band;     // which of the nine sample rates, as the tables count them
+    int samples;  // per channel: 1152 or 576 (layer III)
+    int side;     // bytes of side information
+    int crc;      // bytes of checksum: 0 or 2
+    int bytes;    // of the frame, without padding if its length is free: then 0
+    int padding;  // bytes
 };
 
 // False if these four bytes are no header of any layer.
@@ -41,9 +41,12 @@ FA_HD bool fa_mp3_header(const uint8_t* p, FaMp3Header& h) {
     }
     // 32 40 48 56 64 80 96 … and 8 16 24 … : steps that double every four, or stay
     const int n = bitrate - 1;
-    if (bitrate == 0) h.kbps = 0;
-    else if (h.version == 0) h.kbps = (32 + 8 * (n & 3)) << (n >> 2);
-    else h.kbps = n < 8 ? 8 * (n + 1) : 16 * (n - 3);
+    if (bitrate == 0)
+        h.kbps = 0;
+    else if (h.version == 0)
+        h.kbps = (32 + 8 * (n & 3)) << (n >> 2);
+    else
+        h.kbps = n < 8 ? 8 * (n + 1) : 16 * (n - 3);
     h.bytes = h.kbps ? h.samples / 8 * 1000 * h.kbps / h.rate + h.padding : 0;
     return true;
 }
@@ -53,23 +56,25 @@ FA_HD bool fa_mp3_same_stream(const FaMp3Header& a, const FaMp3Header& b) {
     return a.version == b.version && a.layer == b.layer && a.rate == b.rate && (a.kbps == 0) == (b.kbps == 0);
 }
 
+// Eight bytes, the first one highest.
+FA_HD uint64_t fa_mp3_load(const uint8_t* p) {
+    uint64_t value = 0;
+#if FA_CUDA
+    for (int i = 0; i < 8; ++i) value = value << 8 | p[i];
+#else
+    memcpy(&value, p, 8);
+    value = __builtin_bswap64(value);  // every target of ours is little endian
+#endif
+    return value;
+}
+
 // Bits, most significant first, anywhere inside memory that is readable for eight bytes beyond the last bit asked for.
 struct FaMp3Bits {
     const uint8_t* data;
     long long at;  // bit
 
-    FA_HD uint64_t window() const {  // at least 57 bits, left aligned
-        const uint8_t* p = data + (at >> 3);
-        uint64_t value = 0;
-#if FA_CUDA
-        for (int i = 0; i < 8; ++i) value = value << 8 | p[i];
-#else
-        memcpy(&value, p, 8);
-        value = __builtin_bswap64(value);  // every target of ours is little endian
-#endif
-        return value << (at & 7);
-    }
-    FA_HD uint32_t read(int count) {  // at most 32
+    FA_HD uint64_t window() const { return fa_mp3_load(data + (at >> 3)) << (at & 7); }  // at least 57, left aligned
+    FA_HD uint32_t read(int count) {                                                     // at most 32
         const uint32_t value = count ? static_cast<uint32_t>(window() >> (64 - count)) : 0;
         at += count;
         return value;
@@ -93,8 +98,8 @@ struct FaMp3Granule {
 };
 
 struct FaMp3Side {
-    int main_begin;  // bytes before this frame's own main data
-    int scfsi[2];    // bit 3 - i: granule 1 takes band group i from granule 0
+    int main_begin;              // bytes before this frame's own main data
+    int scfsi[2];                // bit 3 - i: granule 1 takes band group i from granule 0
     FaMp3Granule granule[2][2];  // [granule][channel]
 };
 
@@ -133,8 +138,10 @@ FA_HD void fa_mp3_read_granule(FaMp3Bits& bits, const FaMp3Header& h, const uint
 FA_HD void fa_mp3_read_side(const uint8_t* p, const FaMp3Header& h, const uint16_t* first, FaMp3Side& side) {
     FaMp3Bits bits = {p, 0};
     side.main_begin = static_cast<int>(bits.read(h.version == 0 ? 9 : 8));
-    if (h.version == 0) bits.read(h.channels == 1 ? 5 : 3);  // private
-    else bits.read(h.channels);
+    if (h.version == 0)
+        bits.read(h.channels == 1 ? 5 : 3);  // private
+    else
+        bits.read(h.channels);
     for (int c = 0; c < 2; ++c) side.scfsi[c] = h.version == 0 && c < h.channels ? static_cast<int>(bits.read(4)) : 0;
     long long begin = 0;
     for (int g = 0; g < h.samples / 576; ++g) {

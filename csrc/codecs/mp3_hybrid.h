@@ -6,6 +6,8 @@
 #include "../fa_simd.h"
 #include "mp3_tables.h"
 
+typedef int32_t fa_int4 __attribute__((vector_size(16)));
+
 constexpr int kMp3History = 15;  // slots of 32 samples that the window reaches back
 
 // What one channel keeps from granule to granule.
@@ -113,69 +115,114 @@ FA_HD void fa_mp3_imdct(const FaMp3Tables& t, int block_type, bool mixed, int su
             FaLanes<Piece> before, turn;
             fa_get(state.overlap[i] + 16 * group, before);
             fa_get(sign[i & 1], turn);  // frequency inversion
-            for (int p = 0; p < before.kPieces; ++p) out[i].piece[p] = (out[i].piece[p] + before.piece[p]) * turn.piece[p];
+            for (int p = 0; p < before.kPieces; ++p)
+                out[i].piece[p] = (out[i].piece[p] + before.piece[p]) * turn.piece[p];
             fa_put(rows[i] + 16 * group, out[i]);
             fa_put(state.overlap[i] + 16 * group, out[18 + i]);
         }
     }
 }
 
-// A and B of one slot from its 32 subband samples.
-template <class Piece>
-FA_HD void fa_mp3_matrix(const FaMp3Tables& t, const float* s, float (*v)[16]) {
-    float pairs[16][2];
-    for (int k = 0; k < 16; ++k) {
-        pairs[k][0] = s[k] + s[31 - k];
-        pairs[k][1] = s[k] - s[31 - k];
+#if defined(__clang__)
+#define FA_MP3_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define FA_MP3_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, fa_int4{i, j, k, l})
+#endif
+
+// Sums and differences of subbands k and 31 - k, side by side. Stored in vectors: two narrow stores that one wide load
+// reads would stall it.
+FA_HD void fa_mp3_pairs_of_subbands(const float* s, float* pairs) {
+    for (int k = 0; k < 16; k += 4) {
+        fa_float4 a, b;
+        memcpy(&a, s + k, sizeof a);
+        memcpy(&b, s + 28 - k, sizeof b);
+        b = FA_MP3_SHUFFLE(b, b, 3, 2, 1, 0);
+        const fa_float4 sum = a + b, difference = a - b;
+        const fa_float4 low = FA_MP3_SHUFFLE(sum, difference, 0, 4, 1, 5);
+        const fa_float4 high = FA_MP3_SHUFFLE(sum, difference, 2, 6, 3, 7);
+        memcpy(pairs + 2 * k, &low, sizeof low);
+        memcpy(pairs + 2 * k + 4, &high, sizeof high);
     }
-    FaLanes<Piece> a, b, x, m;
-    fa_fill(a, 0.0f);
-    fa_fill(b, 0.0f);
-    for (int k = 0; k < 16; ++k) {
-        double pair;
-        memcpy(&pair, pairs[k], sizeof pair);
-        const fa_double8 wide = {pair, pair, pair, pair, pair, pair, pair, pair};
-        memcpy(&x, &wide, sizeof x);
-        fa_get(t.matrix[0][k], m);
-        for (int p = 0; p < a.kPieces; ++p) a.piece[p] = fa_fma(x.piece[p], m.piece[p], a.piece[p]);
-        fa_get(t.matrix[1][k], m);
-        for (int p = 0; p < b.kPieces; ++p) b.piece[p] = fa_fma(x.piece[p], m.piece[p], b.piece[p]);
-    }
-    fa_put(v[0], a);
-    fa_put(v[2], b);
-    fa_put(v[1], b);
-    v[1][0] = -v[0][0];
 }
 
-// 32 samples of the slot whose A and B are at v[0]; earlier slots are at v[-1], v[-2], …
 template <class Piece>
-FA_HD void fa_mp3_window(const FaMp3Tables& t, const float (*v)[3][16], float* out) {
-    FaLanes<Piece> low, high, x, m;
-    fa_fill(low, 0.0f);
-    fa_fill(high, 0.0f);
-    for (int i = 0; i < 8; ++i) {
-        const float(*even)[16] = v[-2 * i], (*odd)[16] = v[-2 * i - 1];
-        const float* from[2][2] = {{even[0], odd[1]}, {even[0], odd[2]}};
-        for (int ab = 0; ab < 2; ++ab) {
-            fa_get(from[0][ab], x);
-            fa_get(t.taps[0][i][ab], m);
-            for (int p = 0; p < x.kPieces; ++p) low.piece[p] = fa_fma(x.piece[p], m.piece[p], low.piece[p]);
-            fa_get(from[1][ab], x);
-            fa_get(t.taps[1][i][ab], m);
-            for (int p = 0; p < x.kPieces; ++p) high.piece[p] = fa_fma(x.piece[p], m.piece[p], high.piece[p]);
+FA_HD void fa_mp3_add_products(FaLanes<Piece>& sum, const FaLanes<Piece>& a, const FaLanes<Piece>& b) {
+    for (int p = 0; p < sum.kPieces; ++p) sum.piece[p] = fa_fma(a.piece[p], b.piece[p], sum.piece[p]);
+}
+
+constexpr int kMp3Together = 2;  // slots that share the loads of the constants
+
+// A and B of kMp3Together slots, each from its 32 subband samples.
+template <class Piece>
+FA_HD void fa_mp3_matrix(const FaMp3Tables& t, const float (*s)[32], float (*v)[3][16]) {
+    float pairs[kMp3Together][32];
+    FaLanes<Piece> a[kMp3Together], b[kMp3Together];
+    for (int slot = 0; slot < kMp3Together; ++slot) {
+        fa_mp3_pairs_of_subbands(s[slot], pairs[slot]);
+        fa_fill(a[slot], 0.0f);
+        fa_fill(b[slot], 0.0f);
+    }
+    for (int k = 0; k < 16; ++k) {
+        FaLanes<Piece> to_a, to_b, x;
+        fa_get(t.matrix[0][k], to_a);
+        fa_get(t.matrix[1][k], to_b);
+        for (int slot = 0; slot < kMp3Together; ++slot) {
+            double pair;
+            memcpy(&pair, pairs[slot] + 2 * k, sizeof pair);
+            const fa_double8 wide = {pair, pair, pair, pair, pair, pair, pair, pair};
+            memcpy(&x, &wide, sizeof x);
+            fa_mp3_add_products(a[slot], x, to_a);
+            fa_mp3_add_products(b[slot], x, to_b);
         }
     }
-    float mirrored[16];
-    fa_put(out, low);
-    fa_put(mirrored, high);
-    out[16] = mirrored[0];
-    for (int lane = 1; lane < 16; ++lane) out[32 - lane] = mirrored[lane];
+    for (int slot = 0; slot < kMp3Together; ++slot) {
+        fa_put(v[slot][0], a[slot]);
+        fa_put(v[slot][1], b[slot]);
+        fa_put(v[slot][2], b[slot]);
+        v[slot][1][0] = -v[slot][0][0];
+    }
+}
+
+// 32 samples of each of kMp3Together slots, whose A and B are at v[0], v[1], …; those of earlier slots at v[-1], v[-2],
+// …
+template <class Piece>
+FA_HD void fa_mp3_window(const FaMp3Tables& t, const float (*v)[3][16], float* out) {
+    FaLanes<Piece> low[kMp3Together], high[kMp3Together];
+    for (int slot = 0; slot < kMp3Together; ++slot) {
+        fa_fill(low[slot], 0.0f);
+        fa_fill(high[slot], 0.0f);
+    }
+    for (int i = 0; i < 8; ++i) {
+        FaLanes<Piece> low_a, low_b, high_a, high_b, x;
+        fa_get(t.taps[0][i][0], low_a);
+        fa_get(t.taps[0][i][1], low_b);
+        fa_get(t.taps[1][i][0], high_a);
+        fa_get(t.taps[1][i][1], high_b);
+        for (int slot = 0; slot < kMp3Together; ++slot) {
+            const float (*even)[16] = v[slot - 2 * i], (*odd)[16] = v[slot - 2 * i - 1];
+            fa_get(even[0], x);
+            fa_mp3_add_products(low[slot], x, low_a);
+            fa_mp3_add_products(high[slot], x, high_a);
+            fa_get(odd[1], x);
+            fa_mp3_add_products(low[slot], x, low_b);
+            fa_get(odd[2], x);
+            fa_mp3_add_products(high[slot], x, high_b);
+        }
+    }
+    for (int slot = 0; slot < kMp3Together; ++slot) {
+        float mirrored[16], *to = out + 32 * slot;
+        fa_put(to, low[slot]);
+        fa_put(mirrored, high[slot]);
+        to[16] = mirrored[0];
+        for (int lane = 1; lane < 16; ++lane) to[32 - lane] = mirrored[lane];
+    }
 }
 
 // rows (18, 32) of subband samples become 576 samples at full scale 1.
 template <class Piece>
 FA_HD void fa_mp3_synthesis(const FaMp3Tables& t, const float (*rows)[32], FaMp3State& state, float* out) {
-    for (int slot = 0; slot < 18; ++slot) fa_mp3_matrix<Piece>(t, rows[slot], state.v[kMp3History + slot]);
-    for (int slot = 0; slot < 18; ++slot) fa_mp3_window<Piece>(t, state.v + kMp3History + slot, out + 32 * slot);
+    float (*now)[3][16] = state.v + kMp3History;
+    for (int slot = 0; slot < 18; slot += kMp3Together) fa_mp3_matrix<Piece>(t, rows + slot, now + slot);
+    for (int slot = 0; slot < 18; slot += kMp3Together) fa_mp3_window<Piece>(t, now + slot, out + 32 * slot);
     memmove(state.v, state.v + 18, kMp3History * sizeof state.v[0]);
 }

@@ -5,7 +5,7 @@
 #include "mp3_frame.h"
 
 struct FaMp3Factors {
-    uint8_t value[40];      // by band in stream order
+    uint8_t value[40];        // by band in stream order
     uint8_t no_position[40];  // MPEG 2: the value that is no intensity position
 };
 
@@ -16,8 +16,8 @@ FA_HD void fa_mp3_factors_1(FaMp3Bits& bits, const FaMp3Tables& t, const FaMp3Gr
     if (g.kind == 0) {
         for (int b = 0; b < 21; ++b) {
             const int group = b < 6 ? 0 : b < 11 ? 1 : b < 16 ? 2 : 3;
-            f.value[b] = shared >> (3 - group) & 1 ? earlier.value[b]
-                                                   : static_cast<uint8_t>(bits.read(size[b < 11 ? 0 : 1]));
+            f.value[b] =
+                shared >> (3 - group) & 1 ? earlier.value[b] : static_cast<uint8_t>(bits.read(size[b < 11 ? 0 : 1]));
         }
         f.value[21] = 0;
         return;
@@ -59,66 +59,122 @@ FA_HD void fa_mp3_factors_2(FaMp3Bits& bits, const FaMp3Tables& t, FaMp3Granule&
     for (; b < 39; ++b) f.value[b] = f.no_position[b] = 0;
 }
 
-FA_HD uint32_t fa_mp3_look_up(const uint32_t* root, uint64_t window) {
-    uint32_t entry = root[window >> (64 - kMp3RootBits)];
+// Bits in a register, so that one code does not wait for the memory of the next: at least 56 after a refill.
+struct FaMp3Window {
+    const uint8_t* next;
+    uint64_t cache;  // left aligned
+    int count;       // bits in it
+    long long at;    // bit of the stream
+
+    FA_HD void open(const FaMp3Bits& bits) {
+        next = bits.data + (bits.at >> 3);
+        cache = 0;
+        count = 0;
+        at = bits.at;
+        refill();
+        drop(static_cast<int>(at & 7));
+        at = bits.at;
+    }
+    FA_HD void refill() {
+        cache |= fa_mp3_load(next) >> count;
+        next += (63 - count) >> 3;
+        count |= 56;
+    }
+    FA_HD void drop(int bits) {
+        cache <<= bits;
+        count -= bits;
+        at += bits;
+    }
+};
+
+FA_HD uint32_t fa_mp3_look_up(const uint32_t* root, uint64_t cache) {
+    uint32_t entry = root[cache >> (64 - kMp3RootBits)];
     if (entry >> 31) {
         const int extra = entry >> 16 & 0x7FFF;
-        entry = root[(entry & 0xFFFF) + (window << kMp3RootBits >> (64 - extra))];
+        entry = root[(entry & 0xFFFF) + (cache << kMp3RootBits >> (64 - extra))];
     }
     return entry;
 }
 
-FA_HD int fa_mp3_value(int value, int linbits, uint64_t& window, int& used) {
-    if (value == 15 && linbits) {
-        value += static_cast<int>(window >> (64 - linbits));
-        window <<= linbits;
-        used += linbits;
+// `value` with the sign that the highest bit of `rest` tells; zero has none.
+FA_HD int fa_mp3_signed(int value, uint64_t rest) {
+    const int sign = static_cast<int>(static_cast<int64_t>(rest) >> 63);
+    return (value ^ sign) - sign;
+}
+
+// A value of 15 with its extra bits, and its sign; takes them from the window.
+FA_HD int fa_mp3_long_value(int value, int linbits, FaMp3Window& window) {
+    if (value == 15) {
+        value += static_cast<int>(window.cache >> (64 - linbits));
+        window.drop(linbits);
     }
-    if (value) {
-        if (window >> 63) value = -value;
-        window <<= 1;
-        ++used;
+    if (value == 0) return 0;
+    const int result = fa_mp3_signed(value, window.cache);
+    window.drop(1);
+    return result;
+}
+
+// Pairs from line n to `stop`, from the table at `root`; returns the line behind the last.
+FA_HD int fa_mp3_pairs(FaMp3Window& window, const uint32_t* root, int linbits, long long end, int16_t* lines, int n,
+                       int stop) {
+    while (n < stop && window.at < end) {
+        window.refill();
+        const uint32_t entry = fa_mp3_look_up(root, window.cache);
+        const int length = entry >> 8 & 31;
+        int x = entry >> 4 & 15, y = entry & 15;
+        if (linbits && (x == 15 || y == 15)) {
+            window.drop(length);
+            x = fa_mp3_long_value(x, linbits, window);
+            y = fa_mp3_long_value(y, linbits, window);
+        } else {
+            const uint64_t rest = window.cache << length;
+            y = fa_mp3_signed(y, rest << (x != 0));
+            x = fa_mp3_signed(x, rest);
+            window.drop(entry >> 16 & 63);
+        }
+        if (window.at > end) break;
+        lines[n] = static_cast<int16_t>(x);
+        lines[n + 1] = static_cast<int16_t>(y);
+        n += 2;
     }
-    return value;
+    return n;
+}
+
+// Quadruples of values -1, 0, 1 from line n on.
+FA_HD int fa_mp3_quadruples(FaMp3Window& window, const uint32_t* root, long long end, int16_t* lines, int n) {
+    while (n + 4 <= kMp3Lines && window.at < end) {
+        window.refill();
+        const uint32_t entry = fa_mp3_look_up(root, window.cache);
+        uint64_t rest = window.cache << (entry >> 8 & 31);
+        window.drop(entry >> 16 & 63);
+        if (window.at > end) break;
+        for (int i = 0; i < 4; ++i) {
+            const int value = entry >> (3 - i) & 1;
+            lines[n + i] = static_cast<int16_t>(fa_mp3_signed(value, rest));
+            rest <<= value;
+        }
+        n += 4;
+    }
+    return n;
 }
 
 // The quantised lines, zeros behind the last; how many may not be zero. Codes end at bit `end`: one that runs over it
 // is dropped.
-FA_HD int fa_mp3_huffman(FaMp3Bits& bits, const FaMp3Tables& t, const FaMp3Granule& g, long long end, int16_t* lines) {
+FA_HD int fa_mp3_huffman(const FaMp3Bits& bits, const FaMp3Tables& t, const FaMp3Granule& g, long long end,
+                         int16_t* lines) {
+    FaMp3Window window;
+    window.open(bits);
     int n = 0;
     const int big = fa_min(2 * g.big_values, kMp3Lines);
     for (int r = 0; r < 3; ++r) {
-        const int stop = fa_min(r < 2 ? g.region[r] : kMp3Lines, big), table = g.table[r], linbits = t.linbits[table];
-        const uint32_t* root = t.huffman + t.root[table];
+        const int stop = fa_min(r < 2 ? g.region[r] : kMp3Lines, big), table = g.table[r];
         if (t.root[table] == 0) {  // table 0: zeros without bits (4 and 14 do not exist)
             for (; n < stop; ++n) lines[n] = 0;
-            continue;
-        }
-        while (n < stop && bits.at < end) {
-            uint64_t window = bits.window();
-            const uint32_t entry = fa_mp3_look_up(root, window);
-            int used = static_cast<int>(entry >> 8);
-            window <<= used;
-            const int x = fa_mp3_value(entry >> 4 & 15, linbits, window, used);
-            const int y = fa_mp3_value(entry & 15, linbits, window, used);
-            bits.at += used;
-            if (bits.at > end) break;
-            lines[n++] = static_cast<int16_t>(x);
-            lines[n++] = static_cast<int16_t>(y);
+        } else {
+            n = fa_mp3_pairs(window, t.huffman + t.root[table], t.linbits[table], end, lines, n, stop);
         }
     }
-    const uint32_t* root = t.huffman + t.root[32 + g.count1_table];
-    while (n + 4 <= kMp3Lines && bits.at < end) {
-        uint64_t window = bits.window();
-        const uint32_t entry = fa_mp3_look_up(root, window);
-        int used = static_cast<int>(entry >> 8);
-        window <<= used;
-        int four[4];
-        for (int i = 0; i < 4; ++i) four[i] = fa_mp3_value(entry >> (3 - i) & 1, 0, window, used);
-        bits.at += used;
-        if (bits.at > end) break;
-        for (int i = 0; i < 4; ++i) lines[n++] = static_cast<int16_t>(four[i]);
-    }
+    n = fa_mp3_quadruples(window, t.huffman + t.root[32 + g.count1_table], end, lines, n);
     for (int i = n; i < kMp3Lines; ++i) lines[i] = 0;
     while (n > 0 && lines[n - 1] == 0) --n;
     return n;
@@ -138,6 +194,8 @@ FA_HD int fa_mp3_quarters(const FaMp3Tables& t, const FaMp3Granule& g, const FaM
     return quarters - 8 * g.subblock_gain[window] - step * f.value[band];
 }
 
+FA_HD float fa_mp3_power(const FaMp3Tables& t, int value) { return value < 0 ? -t.power[-value] : t.power[value]; }
+
 FA_HD void fa_mp3_requantise(const FaMp3Tables& t, const FaMp3Granule& g, int rate, const FaMp3Factors& f,
                              const int16_t* lines, int count, bool ms, float* out) {
     const uint16_t* first = t.first[g.kind][rate];
@@ -146,8 +204,8 @@ FA_HD void fa_mp3_requantise(const FaMp3Tables& t, const FaMp3Granule& g, int ra
         const int stop = fa_min<int>(first[b + 1], count);
         for (int i = first[b]; i < stop; ++i) {
             const int value = lines[i];
-            const float size = t.power[value < 0 ? -value : value] * gain;
-            out[i] = value < 0 ? -size : size;
+            const float power = value >= -16 && value < 16 ? t.small_power[value + 16] : fa_mp3_power(t, value);
+            out[i] = power * gain;
         }
     }
     for (int i = count; i < kMp3Lines; ++i) out[i] = 0.0f;

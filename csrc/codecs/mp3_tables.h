@@ -4,18 +4,20 @@
 
 #include "../fa_compat.h"
 
-constexpr int kMp3RootBits = 9;       // of a Huffman code looked up first
+constexpr int kMp3RootBits = 9;         // of a Huffman code looked up first
 constexpr int kMp3HuffmanSize = 11392;  // entries of all look-up tables together
-constexpr int kMp3Lines = 576;        // frequency lines of a granule and channel
+constexpr int kMp3Lines = 576;          // frequency lines of a granule and channel
 constexpr int kMp3LargestValue = 15 + 8191;
 
 struct FaMp3Tables {
-    // Huffman look-up, 32-bit entries. A code of at most kMp3RootBits: length << 8 | x << 4 | y. A longer one:
-    // 1 << 31 | extra bits << 16 | where its table begins, counted from the root of its own.
+    // Huffman look-up, 32-bit entries. A code of at most kMp3RootBits: its bits and those of the signs << 16 | its bits
+    // << 8 | x << 4 | y. A longer one: 1 << 31 | extra bits << 16 | where its table begins, counted from its root.
     uint32_t huffman[kMp3HuffmanSize];
-    uint16_t root[34];  // by table number; 32, 33: quadruples A and B with v << 3 | w << 2 | x << 1 | y in place of x, y
+    uint16_t
+        root[34];  // by table number; 32, 33: quadruples A and B with v << 3 | w << 2 | x << 1 | y in place of x, y
     uint8_t linbits[34];
     float power[kMp3LargestValue + 1];  // n^(4/3)
+    float small_power[32];              // of n - 16, with its sign
     float quarter[4];                   // 2^(n / 4)
 
     // Bands in stream order: kind 0 long, 1 short (three windows a band), 2 mixed; by sample rate. `first` has the
@@ -29,11 +31,11 @@ struct FaMp3Tables {
     uint8_t slen[2][16];
     uint8_t lsf_counts[6][3][4];
 
-    float alias[2][8];            // cs, ca
-    float imdct[18][18];          // outputs 0..8 and 18..26 of the 36-point transform from 18 lines
-    float imdct_window[4][36];    // by block type; 2: 12 elements
-    float imdct_short[6][6];      // outputs 0..2 and 6..8 of the 12-point transform from 6 lines
-    float intensity[2][8];        // left and right share of a position of MPEG 1
+    float alias[2][8];          // cs, ca
+    float imdct[18][18];        // outputs 0..8 and 18..26 of the 36-point transform from 18 lines
+    float imdct_window[4][36];  // by block type; 2: 12 elements
+    float imdct_short[6][6];    // outputs 0..2 and 6..8 of the 12-point transform from 6 lines
+    float intensity[2][8];      // left and right share of a position of MPEG 1
     // Synthesis: [input pair][lane] of A (V[0..15]) and B (V[64], V[33..47]); input pairs are sums (even lanes) and
     // differences (odd lanes) of subbands k and 31 - k.
     float matrix[2][16][16];
@@ -60,7 +62,13 @@ inline int add_codes(const FaMp3Code& set, FaMp3Tables& t, int next) {
             const int extra = length - kMp3RootBits;
             const uint32_t value = set.table >= 32 ? static_cast<uint32_t>(symbol)
                                                    : static_cast<uint32_t>(symbol / set.size << 4 | symbol % set.size);
-            const uint32_t leaf = static_cast<uint32_t>(length) << 8 | value;
+            uint32_t signs = 0;
+            if (set.table >= 32)
+                for (uint32_t rest = value; rest; rest >>= 1) signs += rest & 1;
+            else
+                signs = (value >> 4 != 0) + ((value & 15) != 0);
+            const uint32_t leaf =
+                (static_cast<uint32_t>(length) + signs) << 16 | static_cast<uint32_t>(length) << 8 | value;
             if (extra <= 0) {
                 const uint32_t begin = code << -extra;
                 for (uint32_t i = 0; pass == 2 && i < 1u << -extra; ++i) root[begin + i] = leaf;
@@ -120,7 +128,8 @@ inline void add_hybrid(FaMp3Tables& t) {
     }
     for (int n = 0; n < 6; ++n) {
         const int i = n < 3 ? n : n + 3;
-        for (int k = 0; k < 6; ++k) t.imdct_short[n][k] = static_cast<float>(cos(FA_PI / 24 * (2 * i + 7) * (2 * k + 1)));
+        for (int k = 0; k < 6; ++k)
+            t.imdct_short[n][k] = static_cast<float>(cos(FA_PI / 24 * (2 * i + 7) * (2 * k + 1)));
     }
     for (int i = 0; i < 36; ++i) {
         const double wide = sin(FA_PI / 36 * (i + 0.5));
@@ -170,6 +179,7 @@ inline void fa_mp3_fill_tables(FaMp3Tables& t) {
     }
     for (int table = 0; table < 32; ++table) t.linbits[table] = kMp3Linbits[table];
     for (int n = 0; n <= kMp3LargestValue; ++n) t.power[n] = static_cast<float>(pow(n, 4.0 / 3.0));
+    for (int n = -16; n < 16; ++n) t.small_power[n + 16] = n < 0 ? -t.power[-n] : t.power[n];
     for (int n = 0; n < 4; ++n) t.quarter[n] = static_cast<float>(pow(2.0, n / 4.0));
     for (int kind = 0; kind < 3; ++kind) {
         for (int rate = 0; rate < 9; ++rate) fa_mp3::add_bands(t, kind, rate);

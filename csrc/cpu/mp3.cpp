@@ -1,4 +1,5 @@
-// Ranges of MP3 samples: two granules of warm-up, the bytes of the reservoir laid back to back, then granule by granule.
+// Ranges of MP3 samples: two granules of warm-up, the bytes of the reservoir laid back to back, then granule by
+// granule.
 #include "mp3.h"
 
 #include <string.h>
@@ -29,14 +30,16 @@ struct Granule {
 };
 
 // Frequency lines of one channel, in stream order.
-FA_CLONES void decode_lines(const FaMp3Tables& t, const uint8_t* main, long long begin, const FaMp3Header& h,
-                            FaMp3Granule& g, int shared, bool intensity, bool ms, const FaMp3Factors& earlier,
-                            FaMp3Factors& factors, float* lines, int& count) {
+void decode_lines(const FaMp3Tables& t, const uint8_t* main, long long begin, const FaMp3Header& h, FaMp3Granule& g,
+                  int shared, bool intensity, bool ms, const FaMp3Factors& earlier, FaMp3Factors& factors, float* lines,
+                  int& count) {
     int16_t quantised[kMp3Lines];
     FaMp3Bits bits = {main, begin + g.begin};
     const long long end = bits.at + g.part23;
-    if (h.version == 0) fa_mp3_factors_1(bits, t, g, shared, earlier, factors);
-    else fa_mp3_factors_2(bits, t, g, intensity, factors);
+    if (h.version == 0)
+        fa_mp3_factors_1(bits, t, g, shared, earlier, factors);
+    else
+        fa_mp3_factors_2(bits, t, g, intensity, factors);
     count = fa_mp3_huffman(bits, t, g, end, quantised);
     fa_mp3_requantise(t, g, h.band, factors, quantised, count, ms, lines);
 }
@@ -64,7 +67,8 @@ FA_HD void synthesis_lanes(const FaMp3Tables& t, const float (*rows)[32], FaMp3S
     fa_mp3_synthesis<Piece>(t, rows, state, out);
 }
 
-FA_BY_WIDTH(imdct, (const FaMp3Tables& t, int block_type, bool mixed, int subbands, float (*rows)[32], FaMp3State& state),
+FA_BY_WIDTH(imdct,
+            (const FaMp3Tables& t, int block_type, bool mixed, int subbands, float (*rows)[32], FaMp3State& state),
             (t, block_type, mixed, subbands, rows, state))
 FA_BY_WIDTH(synthesis, (const FaMp3Tables& t, const float (*rows)[32], FaMp3State& state, float* out),
             (t, rows, state, out))
@@ -105,7 +109,7 @@ void hybrid_mean(const FaMp3Tables& t, Granule& g, int band, FaMp3State* state) 
 
 // All channels' lines of granule `index` of a frame whose main data begin at bit `begin`.
 void lines_of(const FaMp3Tables& t, const uint8_t* main, long long begin, const FaMp3Header& h, FaMp3Side& side,
-              int index, FaMp3Factors (*earlier), Granule& g) {
+              int index, FaMp3Factors(*earlier), Granule& g) {
     const bool joint = h.mode == 1, ms = joint && h.mode_extension & 2, intensity = joint && h.mode_extension & 1;
     for (int c = 0; c < h.channels; ++c) {
         FaMp3Granule& of = side.granule[index][c];
@@ -197,8 +201,10 @@ int mp3_decode_range(const uint8_t* data, long long, const Mp3Stream& stream, lo
         }
         for (int i = 0; i < granules; ++i) {
             const long long granule = k * granules + i;
-            if (whole) lines_of(t, scratch.main.data(), main_begin, h, side, i, earlier, g);
-            else silence(g);
+            if (whole)
+                lines_of(t, scratch.main.data(), main_begin, h, side, i, earlier, g);
+            else
+                silence(g);
             if (mix && channels == 2) {
                 hybrid_mean(t, g, h.band, scratch.state);
             } else {

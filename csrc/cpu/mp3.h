@@ -41,8 +41,8 @@ struct Mp3Scratch {
 // kUnsupported: layers I and II.
 int mp3_scan(const uint8_t* data, long long size, Mp3Stream& stream);
 
-// out[c * out_stride + i], i in [0, length): the samples [start, start + length) of channel c, zeros outside the file and
-// where a frame cannot be decoded. mix: one output channel, the mean of both.
+// out[c * out_stride + i], i in [0, length): the samples [start, start + length) of channel c, zeros outside the file
+// and where a frame cannot be decoded. mix: one output channel, the mean of both.
 int mp3_decode_range(const uint8_t* data, long long size, const Mp3Stream& stream, long long start, long long length,
                      bool mix, float* out, long long out_stride, Mp3Scratch& scratch);
 

@@ -8,7 +8,7 @@
 namespace fa {
 namespace {
 
-constexpr int kAgreeing = 2;          // headers that must follow one another before a sync word is believed
+constexpr int kAgreeing = 2;           // headers that must follow one another before a sync word is believed
 constexpr int kLongestFree = 1 << 13;  // bytes of a frame of free format (640 kbit/s at 8 kHz is 5760)
 
 struct Span {
@@ -104,7 +104,9 @@ int free_length(const Span& span, long long at, const FaMp3Header& h) {
     return 0;
 }
 
-int frame_bytes(const FaMp3Header& h, int free_bytes) { return h.kbps ? h.bytes : free_bytes ? free_bytes + h.padding : 0; }
+int frame_bytes(const FaMp3Header& h, int free_bytes) {
+    return h.kbps ? h.bytes : free_bytes ? free_bytes + h.padding : 0;
+}
 
 // Whether a chain of frames begins at `at`: kAgreeing headers follow, or the file ends with a whole frame.
 bool chain_at(const Span& span, long long at, const FaMp3Header* stream, int& free_bytes) {
