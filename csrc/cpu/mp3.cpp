@@ -9,7 +9,7 @@
 namespace fa {
 namespace {
 
-constexpr size_t kSpare = 16;  // readable bytes behind the main data
+constexpr size_t kSpare = 64;  // readable bytes behind the main data: scale factors may claim bits that are not there
 
 const FaMp3Tables& tables() {
     static const FaMp3Tables* const filled = [] {
