@@ -9,15 +9,13 @@
 
 namespace fa {
 
-enum AudioFormat { kFormatNone = 0, kFormatWav = 1, kFormatFlac = 2, kFormatMp3 = 3 };
-
 // What a file is, by its content. Shared by all codecs.
 struct AudioInfo {
-    int format = kFormatNone;  // AudioFormat
+    int format = 0;  // AudioFormat of codecs/probe.h
     int rate = 0, channels = 0, bits = 0;
     long long total = 0;        // samples per channel, exact
     long long data_offset = 0;  // of the first frame or sample, in bytes
-    int status = FA_OK;         // FaStatus; fa_status_usable(status): there are samples
+    int status = kOk;           // Status; status_usable(status): there are samples
 
     long long data_end = 0;  // behind the last frame or sample, in bytes
     long long trouble = -1;  // byte offset of what `status` tells
@@ -43,7 +41,7 @@ bool flac_md5(const uint8_t* data, long long size, uint8_t md5[16]);
 // out[c * out_stride + i], i in [0, length): the samples [start, start + length) of channel c at the file's rate, zeros
 // outside the file and in place of frames that do not decode. `info` must come from flac_probe of the same bytes.
 // float: x / 2^(bits - 1), in [-1, 1). Every sample comes from a frame whose CRC-8 and CRC-16 are right.
-// Returns the first trouble met within the range (scratch.trouble: where), or FA_OK.
+// Returns the first trouble met within the range (scratch.trouble: where), or kOk.
 int flac_decode_range(const uint8_t* data, long long size, const AudioInfo& info, long long start, long long length,
                       float* out, long long out_stride, FlacScratch& scratch);
 int flac_decode_range(const uint8_t* data, long long size, const AudioInfo& info, long long start, long long length,
