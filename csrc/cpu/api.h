@@ -42,3 +42,9 @@ void fa_echo(const float* x, float* y, const long long* offset, const float* dry
              const unsigned char* active, long long rows, long long channels, long long length, long long threads);
 void fa_crop(const float* x, float* y, const long long* starts, long long rows, long long channels, long long length,
              long long out_length, long long threads);
+
+// csrc/cpu/decode.cpp. Tables of int64, one row a member, crop or plan; their fields are named there.
+void fa_audio_probe(long long* members, long long count, long long threads);
+void fa_audio_decode(const long long* members, const long long* crops, long long count, const long long* plans,
+                     long long* outcomes, float* y, long long channels, long long length, long long longest,
+                     long long threads);
