@@ -14,7 +14,7 @@ enum WavKind : int { kWavU8 = 1, kWavS16, kWavS24, kWavS32, kWavF32, kWavF64 };
 
 struct WavInfo {
     Status status;       // kUnsupported: a kind for another decoder
-    int kind;            // WavKind
+    int kind;            // WavKind; of a kBadHeader the field of the format chunk, by its distance from the start
     int extensible;      // the format chunk is a WAVEFORMATEXTENSIBLE
     long long where;     // byte offset of what the status is about
     long long rate;      // Hz
@@ -41,6 +41,11 @@ FA_HD WavInfo wav_trouble(WavInfo info, Status status, long long where) {
     info.status = status;
     info.where = where;
     return info;
+}
+
+FA_HD WavInfo wav_bad_format(WavInfo info, long long chunk, int field) {
+    info.kind = field;
+    return wav_trouble(info, kBadHeader, chunk + field);
 }
 
 // Whether a chunk may begin at byte `at`: an identifier is four printable characters.
@@ -84,19 +89,19 @@ FA_HD uint32_t wav_tag(const uint8_t* chunk, int extensible) {
 
 // The format chunk: bytes [at, at + length), all in the file.
 FA_HD WavInfo wav_format(const uint8_t* bytes, long long at, long long length, WavInfo info) {
-    if (length < 16) return wav_trouble(info, kBadHeader, at);
+    if (length < 16) return wav_bad_format(info, at, 0);
     const uint8_t* chunk = bytes + at;
     info.extensible = wav_u16(chunk) == 0xFFFE;
-    if (info.extensible && length < 40) return wav_trouble(info, kBadHeader, at);
+    if (info.extensible && length < 40) return wav_bad_format(info, at, 0);
     info.channels = wav_u16(chunk + 2);
     info.rate = wav_u32(chunk + 4);
     info.block = wav_u16(chunk + 12);
-    if (info.channels == 0 || info.channels > kWavMostChannels) return wav_trouble(info, kBadHeader, at + 2);
-    if (info.rate == 0 || info.rate > 0x7FFFFFFF) return wav_trouble(info, kBadHeader, at + 4);
-    if (info.block == 0) return wav_trouble(info, kBadHeader, at + 12);
+    if (info.channels == 0 || info.channels > kWavMostChannels) return wav_bad_format(info, at, 2);
+    if (info.rate == 0 || info.rate > 0x7FFFFFFF) return wav_bad_format(info, at, 4);
+    if (info.block == 0) return wav_bad_format(info, at, 12);
     const uint32_t tag = wav_tag(chunk, info.extensible), bits = wav_u16(chunk + 14);
     if (tag != 1 && tag != 3) return wav_trouble(info, kUnsupported, at);
-    if (bits == 0) return wav_trouble(info, kBadHeader, at + 14);
+    if (bits == 0) return wav_bad_format(info, at, 14);
     // A sample of 20 bits fills 3 bytes from the top. Larger containers are left to libsndfile.
     const long long bytes_each = (bits + 7) / 8;
     if (info.block != info.channels * bytes_each) return wav_trouble(info, kUnsupported, at + 12);

@@ -17,10 +17,13 @@ using namespace fa;
 
 // Rows of int64 tables that fastaug/codecs/native.py makes; the order of the fields is a contract with it.
 struct Member {
-    long long address, size;                  // given
-    long long format, status, where;          // AudioFormat, Status, byte offset of the trouble
-    long long rate, channels, frames;         // of the source
-    long long kind, block, data, extensible;  // WavInfo; FLAC: bits in `kind`
+    long long address, size;          // given
+    long long format, status, where;  // AudioFormat, Status, byte offset of the trouble
+    long long rate, channels, bits;   // of the source
+    long long frames;                 //
+    long long kind, block, data;      // of WavInfo; FLAC: data_offset of AudioInfo
+    long long end, origin;            // FLAC: data_end and origin of AudioInfo
+    long long variant;                // WAVE: 1 extensible, 2 RF64 or BW64
     const uint8_t* bytes() const { return reinterpret_cast<const uint8_t*>(address); }
 };
 
@@ -105,7 +108,7 @@ void probe(Member& member) {
         member.kind = info.kind;
         member.block = info.block;
         member.data = info.data;
-        member.extensible = info.extensible;
+        member.variant = wav_is(member.bytes(), "RIFF") ? info.extensible : 2;
     }
 }
 
@@ -224,14 +227,17 @@ class Batch {
     Output out_;
 };
 
-// Crops of one member whose source ranges touch, as one segment; a long one ends where it would leave the caches.
+// Crops of one member whose source ranges touch, as one segment. A segment grows beyond `longest`, where it leaves the
+// caches and keeps other threads from sharing a long file, only where that saves much decoding.
 std::vector<Segment> merge(const std::vector<const Crop*>& sorted, long long longest) {
     std::vector<Segment> segments;
     for (const Crop* const& crop : sorted) {
         Segment* last = segments.empty() ? nullptr : &segments.back();
         const bool touches = last && last->crops[0]->member == crop->member && crop->low <= last->high;
         const long long high = touches ? std::max(last->high, crop->high) : 0;
-        if (touches && (high == last->high || high - last->low <= longest)) {
+        const long long shared = touches ? std::min(last->high, crop->high) - crop->low : 0;
+        const bool much = shared * 8 >= crop->high - crop->low && high - last->low <= 4 * longest;
+        if (touches && (high == last->high || high - last->low <= longest || much)) {
             last->high = high;
             ++last->count;
         } else {
