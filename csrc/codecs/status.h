@@ -16,7 +16,7 @@ enum Status : int {
     kChannels,     // another number of channels than asked for
     kNoMemory,     //
     kGap,          // bytes that belong to no frame, or missing frames: zeros on the timeline
-    kChanged,      // rate, channels or depth change in mid-stream: zeros from there on
+    kChanged,      // rate, channels or depth change in mid-stream: zeros in their place
     kMislabeled,   // the header contradicts the frames (rate, channels, depth, length); the frames were believed
 };
 

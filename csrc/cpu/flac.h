@@ -21,6 +21,7 @@ struct AudioInfo {
     long long trouble = -1;  // byte offset of what `status` tells
     long long block = 0;     // FLAC: samples per frame if frames are numbered; 0 if their first samples are
     long long origin = 0;    // FLAC: number of the stream's first sample in its frame headers
+    long long announced = 0;  // FLAC: samples by STREAMINFO
 };
 
 // Memory that a decoder keeps between calls; one per thread. Grows to one frame: at most 8 x 65535 samples.
