@@ -53,5 +53,5 @@ int fa_flac_decode(const unsigned char* data, long long size, long long start, l
 // csrc/cpu/decode.cpp. Tables of int64, one row a member, crop or plan; their fields are named there.
 void fa_audio_probe(long long* members, long long count, long long threads);
 void fa_audio_decode(const long long* members, const long long* crops, long long count, const long long* plans,
-                     long long* outcomes, float* y, long long channels, long long length, long long longest,
-                     long long threads);
+                     long long* outcomes, float* y, long long rows, long long channels, long long length,
+                     long long longest, long long threads);

@@ -156,7 +156,8 @@ class _Batch:
         for (v, b), crop in others.items():
             samples[v, b, :, : crop.shape[1]] = crop
             samples[v, b, :, crop.shape[1] :] = 0.0
-        samples[self.status != 0] = 0.0
+        for v, b in self.reasons:
+            samples[v, b] = 0.0
         return samples if device is None else samples.to(device, non_blocking=True)
 
     def _sort(self) -> tuple[list[int], list[int]]:
@@ -170,6 +171,8 @@ class _Batch:
                     other.append(b)
                 elif status == Status.OK:
                     self.members.info(b).check_conversion(self.sample_rate, self.channels, self.members.names[b])
+                    if (self.count[:, b] < 0).any():
+                        self.members.check_end(b)
                     native.append(b)
                 else:
                     raise self.members.probe_error(b)

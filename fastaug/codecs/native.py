@@ -29,7 +29,7 @@ Encoded = bytes | bytearray | memoryview | mmap.mmap | npt.NDArray[np.uint8] | T
 # Structs of csrc/cpu/decode.cpp: fields of int64, in its order.
 _MEMBER_FIELDS = (
     "address", "size", "format", "status", "where", "rate", "channels", "bits", "frames",
-    "kind", "block", "data", "end", "origin", "variant",
+    "present", "cut", "kind", "block", "data", "end", "origin", "variant",
 )  # fmt: skip
 _MEMBER = np.dtype([(name, np.int64) for name in _MEMBER_FIELDS])
 _CROP_FIELDS, _PLAN_FIELDS = 10, 7
@@ -98,11 +98,27 @@ class Members:
         text = status.meaning
         if status == Status.BAD_HEADER and self.table["format"][i] == _WAV:
             text = f"expected {_FORMAT_CHUNK.get(int(self.table['kind'][i]), 'a plausible header')}"
+        if status == Status.TRUNCATED:
+            text = f"the audio ends at sample {self.table['present'][i]} of {self.table['frames'][i]} announced,"
         at = "" if status in (Status.EMPTY, Status.UNSUPPORTED) else f" at byte {where} of {self.table['size'][i]}"
         return DecodeError(f"{self.names[i]}: {text}{at}", status)
 
     def probe_error(self, i: int) -> DecodeError:
         return self.error(i, self.status(i), int(self.table["where"][i]))
+
+    def check_end(self, i: int, stop: int | None = None, sample_rate: int | None = None) -> None:
+        """Whether member ``i`` has what its header announces, before memory is taken for it.
+
+        Args:
+            stop: end of what is wanted of it, at the output rate; None: all.
+
+        Raises:
+            DecodeError: it is cut short before that.
+        """
+        row = self.table[i]
+        rate, present = int(row["rate"]), int(row["present"])
+        if present < row["frames"] and (stop is None or stop > output_length(present, rate, sample_rate or rate)):
+            raise self.error(i, Status(int(row["cut"])), int(row["where"]))
 
 
 def _as_bytes(item: Encoded) -> npt.NDArray[np.uint8]:
@@ -154,7 +170,7 @@ def decode_into(
     Returns:
         Row → status and byte offset for each row that failed; it holds zeros.
     """
-    channels, width = samples.shape[1:]
+    rows, channels, width = samples.shape
     rates, frames = members.table["rate"].tolist(), members.table["frames"].tolist()
     plans: list[tuple[tuple[int, ...], Any]] = []
     index: dict[int, int] = {}
@@ -173,7 +189,7 @@ def decode_into(
     outcomes = np.zeros((len(table), 2), np.int64)
     _library.native().fa_audio_decode(
         members.table.ctypes.data, table.ctypes.data, len(table), filters.ctypes.data, outcomes.ctypes.data,
-        samples.data_ptr(), channels, width, _PIECE, threads,
+        samples.data_ptr(), rows, channels, width, _PIECE, threads,
     )  # fmt: skip
     failed: dict[int, tuple[Status, int]] = {}
     for i in np.flatnonzero(outcomes[:, 0]).tolist():  # pieces of a crop are in order: the first trouble is told
@@ -223,6 +239,7 @@ class NativeAudio:
         """Several ranges of one length at once: what they share is decoded once."""
         count = self.info.channels if channels is None else channels
         self.info.check_conversion(sample_rate, count, self._members.names[0])
+        self._members.check_end(0, min(max(starts, default=0) + length, self.frames(sample_rate)), sample_rate)
         samples = torch.empty(len(starts), count, length)
         wanted = [Wanted(0, row, start, length) for row, start in enumerate(starts)]
         failed = decode_into(self._members, wanted, sample_rate, samples, self._threads)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SndfileAudio", "open_sndfile"]
 
-# libsndfile reports 2^63 - 1 frames for a FLAC stream of unknown length.
+# libsndfile reports 2^63 - 1 frames for a stream of unknown length, and cannot seek in GSM 6.10.
 _IMPLAUSIBLE_FRAMES = 1 << 40
 # A decoder may end up to two MP3 frames before the announced length; more missing means a cut file.
 _TOLERATED_MISSING = 2304
@@ -40,7 +40,7 @@ class SndfileAudio:
         if file.samplerate <= 0 or file.channels <= 0:
             raise DecodeError(f"{name}: the header says {file.samplerate} Hz and {file.channels} channels")
         frames = file.frames
-        if frames >= _IMPLAUSIBLE_FRAMES:
+        if frames >= _IMPLAUSIBLE_FRAMES or not file.seekable():
             self._whole = self._decode_to_end()
             frames = self._whole.shape[1]
         self.info = Info(file.samplerate, frames, file.channels, f"{file.format}/{file.subtype}")
