@@ -89,24 +89,25 @@ class Reader {
     // frame; where the next is missing, frames are decoded to find out what is one.
     Cursor walk(long long target) {
         Cursor at = {info_.data_offset, 0};
-        Candidate here;
-        while (!exhausted() && search(at.offset, info_.data_end, at.position, target, here)) {
-            Candidate next;
+        long long from = at.offset;
+        Candidate here, next;
+        while (!exhausted() && search(from, info_.data_end, at.position, target, here)) {
             const bool expected = here.offset == at.offset && here.position == at.position;
             const long long end = here.position + here.frame.block;
+            long long behind = 0;
             if (expected && end > target) return at;
             if (expected && follower(here, next)) {
                 at = {next.offset, next.position};
+            } else if (decode(here, behind) != kOk) {
+                from = here.offset + 1;
                 continue;
+            } else if (end > target) {
+                return {here.offset, here.position};
+            } else {
+                scratch_.spent += here.frame.block * here.frame.channels;
+                at = {behind, end};
             }
-            long long behind;
-            if (decode(here, behind) != kOk) {
-                at.offset = here.offset + 1;
-                continue;
-            }
-            if (end > target) return at;
-            scratch_.spent += here.frame.block * here.frame.channels;
-            at = {behind, end};
+            from = at.offset;
         }
         return at;
     }
