@@ -42,8 +42,8 @@ struct Crop {
     long long before, after;      // zeros to write left and right of them
 };
 
-struct Plan {  // the arguments of fa_resample
-    long long up, down, taps, half, interpolated, sorted, spread;
+struct Plan {  // the arguments of fa_resample and, if there is a shape, of fa_resample_blocks
+    long long up, down, taps, half, interpolated, shape, forward_twiddles, inverse_twiddles, target, sources, factors;
 };
 
 struct Outcome {
@@ -217,18 +217,34 @@ Outcome check_finite(const Member& member, const Crop& crop, const float* x, lon
     return {kNotFinite, member.data + (crop.low + first) * member.block};
 }
 
-// The outputs of one crop from source samples [start, start + count), and the zeros around them.
+template <class T>
+const T* table(long long address) {
+    return reinterpret_cast<const T*>(address);
+}
+
+// Outputs of one crop and channel from source samples [start, start + count).
+void resample_row(const Crop& crop, const Plan& plan, const float* x, long long start, long long count, float* y) {
+    const float* taps = table<float>(plan.taps);
+    const int interpolated = static_cast<int>(plan.interpolated);
+    if (!plan.shape) {
+        return fa_resample(x, y, 1, count, count, start, crop.first, crop.count, plan.up, plan.down, taps, plan.half,
+                           interpolated, 1);
+    }
+    fa_resample_blocks(x, y, 1, count, count, start, crop.first, crop.count, plan.up, plan.down, taps, plan.half,
+                       interpolated, table<long long>(plan.shape), table<float>(plan.forward_twiddles),
+                       table<float>(plan.inverse_twiddles), table<int>(plan.target), table<int>(plan.sources),
+                       table<float>(plan.factors), 1);
+}
+
+// The outputs of one crop from source samples [start, start + count), rows `stride` apart.
 void render(const Crop& crop, const Plan* plan, const float* x, long long start, long long count, long long stride,
             long long channels, const Output& out) {
     for (long long c = 0; c < channels; ++c) {
         const float* source = x + c * stride;
-        float* y = out.row(crop, c);
         if (!plan) {
-            std::copy_n(source + crop.low - start, crop.count, y);
+            std::copy_n(source + crop.low - start, crop.count, out.row(crop, c));
         } else if (crop.count) {
-            fa_resample(source, y, 1, count, count, start, crop.first, crop.count, plan->up, plan->down,
-                        reinterpret_cast<const float*>(plan->taps), plan->half, static_cast<int>(plan->interpolated),
-                        reinterpret_cast<const float*>(plan->sorted), plan->spread, 1);
+            resample_row(crop, *plan, source, start, count, out.row(crop, c));
         }
     }
 }

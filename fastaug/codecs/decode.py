@@ -13,15 +13,13 @@ import torch
 from torch import Tensor
 
 from fastaug.checks import check_rate
-from fastaug.codecs.native import Encoded, Members, Wanted, decode_into
+from fastaug.codecs.native import Encoded, Ints, Members, Wanted, decode_into
 from fastaug.codecs.open import open_fallback
 from fastaug.codecs.status import DecodeError, Status
 from fastaug.ops import _library
 from fastaug.ops.resample import output_length
 
 __all__ = ["decode", "describe"]
-
-Crops = npt.NDArray[np.int64]
 
 
 def decode(
@@ -105,8 +103,8 @@ class _Batch:
     def __init__(
         self,
         encoded: Sequence[Encoded],
-        first: Crops,
-        count: Crops,
+        first: Ints,
+        count: Ints,
         sample_rate: int | None,
         channels: int | None,
         threads: int,
@@ -121,12 +119,9 @@ class _Batch:
         self.status = torch.zeros(first.shape, dtype=torch.int64)
         self.reasons: dict[tuple[int, int], str] = {}
         names = names or [_name(item, i) for i, item in enumerate(encoded)]
-        self.encoded = list(encoded)
-        for b, item in enumerate(encoded):
-            if isinstance(item, str | Path) and not os.path.isfile(item):
-                self.fail(b, DecodeError(f"{names[b]}: {Status.NOT_FOUND.meaning}", Status.NOT_FOUND))
-                self.encoded[b] = b""
-        self.members = Members(self.encoded, names, threads)
+        gone = [isinstance(item, str | Path) and not os.path.isfile(item) for item in encoded]
+        self.encoded = [None if missing else item for item, missing in zip(encoded, gone, strict=True)]
+        self.members = Members([item if item is not None else b"" for item in self.encoded], names, threads)
 
     def fail(self, b: int, error: DecodeError, v: int | None = None) -> None:
         """Crop ``v`` of member ``b`` has no samples; None: all its crops."""
@@ -138,17 +133,14 @@ class _Batch:
         """Samples (V, B, C, T) on the device."""
         native, other = self._sort()
         others = self._through_libsndfile(other)
-        counts = {int(self.members.table["channels"][b]) for b in native} | {crop.shape[0] for crop in others.values()}
+        counts = {*self.members.table["channels"][native].tolist(), *(crop.shape[0] for crop in others.values())}
         if self.channels is None and len(counts) > 1:
             raise ValueError(f"members have {sorted(counts)} channels: give channels=1, or decode them apart")
         shape = (*self.first.shape, self.channels or max(counts, default=1), self._width(native, others))
         cuda = device is not None and torch.device(device).type == "cuda"
         samples = torch.empty(shape, pin_memory=cuda)
-        wanted = [
-            Wanted(b, v * len(self.encoded) + b, start, count)
-            for v, (starts, counts_) in enumerate(zip(self.first.tolist(), self.count.tolist(), strict=True))
-            for b, start, count in ((b, starts[b], counts_[b]) for b in native)
-        ]
+        places = np.add.outer(np.arange(shape[0]) * shape[1], native).ravel()  # rows of the result
+        wanted = Wanted(places % max(shape[1], 1), places, self.first.ravel()[places], self.count.ravel()[places])
         failed = decode_into(self.members, wanted, self.sample_rate, samples.view(-1, *shape[2:]), self.threads)
         for row, (status, where) in failed.items():
             v, b = divmod(row, len(self.encoded))
@@ -160,25 +152,28 @@ class _Batch:
             samples[v, b] = 0.0
         return samples if device is None else samples.to(device, non_blocking=True)
 
-    def _sort(self) -> tuple[list[int], list[int]]:
+    def _sort(self) -> tuple[Ints, list[int]]:
         """Members for the native decoders, and those for libsndfile; the others have failed."""
-        native, other = [], []
-        for b, status in enumerate(self.members.table["status"].tolist()):
-            if self.status.shape[0] and self.status[0, b]:
-                continue
+        table = self.members.table
+        native, other = table["status"] == Status.OK, table["status"] == Status.UNSUPPORTED
+        rate = self.sample_rate or table["rate"]
+        near = (table["rate"] < 64 * rate) & (rate < 64 * table["rate"])
+        easy = near & (table["present"] == table["frames"])
+        if self.channels not in (None, 1):
+            easy &= table["channels"] == self.channels
+        for b in np.flatnonzero(~other & ~(native & easy)).tolist():
             try:
-                if status == Status.UNSUPPORTED:
-                    other.append(b)
-                elif status == Status.OK:
-                    self.members.info(b).check_conversion(self.sample_rate, self.channels, self.members.names[b])
-                    if (self.count[:, b] < 0).any():
-                        self.members.check_end(b)
-                    native.append(b)
-                else:
+                if self.encoded[b] is None:
+                    raise DecodeError(f"{self.members.names[b]}: {Status.NOT_FOUND.meaning}", Status.NOT_FOUND)
+                if not native[b]:
                     raise self.members.probe_error(b)
+                self.members.info(b).check_conversion(self.sample_rate, self.channels, self.members.names[b])
+                if (self.count[:, b] < 0).any():
+                    self.members.check_end(b)
             except DecodeError as error:
+                native[b] = False
                 self.fail(b, error)
-        return native, other
+        return np.flatnonzero(native), np.flatnonzero(other).tolist()
 
     def _through_libsndfile(self, members: list[int]) -> dict[tuple[int, int], Tensor]:
         """The crops of members that no native decoder takes."""
@@ -203,14 +198,15 @@ class _Batch:
                     found |= crops
         return found
 
-    def _width(self, native: list[int], others: dict[tuple[int, int], Tensor]) -> int:
+    def _width(self, native: Ints, others: dict[tuple[int, int], Tensor]) -> int:
         """T: the largest length, as far as there is one."""
         table = self.members.table
         widths = [int(self.count.max(initial=0)), *(crop.shape[1] for crop in others.values())]
-        for b in native if (self.count < 0).any() else []:
-            rate = int(table["rate"][b])
-            total = output_length(int(table["frames"][b]), rate, self.sample_rate or rate)
-            widths += [total - start for start in self.first[:, b].tolist()]
+        if (self.count < 0).any():
+            for b in native.tolist():
+                rate = int(table["rate"][b])
+                total = output_length(int(table["frames"][b]), rate, self.sample_rate or rate)
+                widths += [total - start for start in self.first[:, b].tolist()]
         return max(widths)
 
 
@@ -218,7 +214,7 @@ def _name(item: Encoded, i: int) -> str:
     return str(item) if isinstance(item, str | Path) else f"encoded[{i}]"
 
 
-def _crops(starts: Tensor | npt.ArrayLike, lengths: Tensor | npt.ArrayLike | None, members: int) -> tuple[Crops, Crops]:
+def _crops(starts: Tensor | npt.ArrayLike, lengths: Tensor | npt.ArrayLike | None, members: int) -> tuple[Ints, Ints]:
     """Starts and lengths, each (V, B); length -1 where the crop goes to the end."""
     first = _broadcast(starts, members, "starts")
     count = np.full_like(first, -1) if lengths is None else _broadcast(lengths, members, "lengths")
@@ -228,7 +224,7 @@ def _crops(starts: Tensor | npt.ArrayLike, lengths: Tensor | npt.ArrayLike | Non
     return np.broadcast_to(first, (views, members)), np.broadcast_to(count, (views, members))
 
 
-def _broadcast(values: Tensor | npt.ArrayLike, members: int, name: str) -> Crops:
+def _broadcast(values: Tensor | npt.ArrayLike, members: int, name: str) -> Ints:
     array = np.asarray(values)
     if not np.issubdtype(array.dtype, np.integer):
         raise ValueError(f"{name} must be whole samples, got {array.dtype}")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import mmap
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +21,9 @@ from fastaug.ops import _library
 from fastaug.ops import resample as _resample
 from fastaug.ops.resample import output_length, source_range
 
-__all__ = ["Encoded", "Members", "NativeAudio", "Wanted", "decode_into"]
+__all__ = ["Encoded", "Ints", "Members", "NativeAudio", "Wanted", "decode_into"]
 
+Ints = npt.NDArray[np.int64]
 Encoded = bytes | bytearray | memoryview | mmap.mmap | npt.NDArray[np.uint8] | Tensor | str | Path
 
 # Structs of csrc/cpu/decode.cpp: fields of int64, in its order.
@@ -32,12 +32,14 @@ _MEMBER_FIELDS = (
     "present", "cut", "kind", "block", "data", "end", "origin", "variant",
 )  # fmt: skip
 _MEMBER = np.dtype([(name, np.int64) for name in _MEMBER_FIELDS])
-_CROP_FIELDS, _PLAN_FIELDS = 10, 7
+_CROP_FIELDS = ("member", "row", "plan", "at", "first", "count", "low", "high", "before", "after")
+_CROP = np.dtype([(name, np.int64) for name in _CROP_FIELDS])
 _WAV, _FLAC = 1, 2  # AudioFormat of csrc/codecs/probe.h
 
 # A crop is decoded in pieces of about so many source samples: 1 MiB of floats, which stay in the cache of a core, and
 # several threads can share one long file.
 _PIECE = 1 << 18
+_FAR = 1 << 60  # a start or length beyond is as good as this one
 
 _WAV_NAMES = ("WAV", "WAVEX", "RF64")
 _WAV_KINDS = {1: "PCM_U8", 2: "PCM_16", 3: "PCM_24", 4: "PCM_32", 5: "FLOAT", 6: "DOUBLE"}
@@ -53,12 +55,18 @@ _FORMAT_CHUNK = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """A crop: outputs [start, start + length) of a member, into row ``row`` of the result. Length -1: to the end."""
+    """Crops, int64 (n,) each: outputs [start, start + length) of a member, into a row of the result. Length -1: to
+    the end."""
 
-    member: int
-    row: int
-    start: int
-    length: int
+    members: Ints
+    rows: Ints
+    starts: Ints
+    lengths: Ints
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Wanted:
+        if chosen.all():
+            return self
+        return Wanted(self.members[chosen], self.rows[chosen], self.starts[chosen], self.lengths[chosen])
 
 
 class Members:
@@ -76,7 +84,8 @@ class Members:
         self.table = np.zeros(len(encoded), _MEMBER)
         self.table["address"] = [item.__array_interface__["data"][0] for item in self._bytes]
         self.table["size"] = [item.size for item in self._bytes]
-        _library.native().fa_audio_probe(self.table.ctypes.data, len(encoded), threads)
+        # A member takes microseconds, waking a team takes tens of them.
+        _library.native().fa_audio_probe(self.table.ctypes.data, len(encoded), min(threads, len(encoded) // 16))
 
     def status(self, i: int) -> Status:
         """Whether a native decoder takes member ``i``."""
@@ -149,21 +158,20 @@ def _mapped(path: str | Path) -> npt.NDArray[np.uint8]:
 
 @lru_cache(maxsize=64)
 def _plan(from_rate: int, to_rate: int) -> tuple[tuple[int, ...], Any]:
-    """The fields of a Plan of csrc/cpu/decode.cpp, and the tensors that they point at."""
+    """The fields of a Plan of csrc/cpu/decode.cpp, and what keeps their tables in memory."""
     up, down = _resample._reduced(from_rate, to_rate)
-    plan = _resample._plan(up, down, "high")
-    tiled, spread = _resample._sorted_taps(up, down, "high")
-    fields = (up, down, plan.taps.data_ptr(), plan.half, int(plan.interpolated), _library.pointer(tiled) or 0, spread)
-    return fields, (plan, tiled)
+    plan, grid = _resample._plan(up, down, "high"), _resample.blocks(up, down, "high")
+    addresses = grid.addresses if grid else (0,) * 6
+    return (up, down, plan.taps.data_ptr(), plan.half, int(plan.interpolated), *addresses), (plan, grid)
 
 
 def decode_into(
-    members: Members, wanted: Iterable[Wanted], sample_rate: int | None, samples: Tensor, threads: int
+    members: Members, wanted: Wanted, sample_rate: int | None, samples: Tensor, threads: int
 ) -> dict[int, tuple[Status, int]]:
     """Decode crops of members that `Members.status` says are OK.
 
     Args:
-        wanted: the crops; a row may be named once. Members have as many channels as ``samples``, or one, unless
+        wanted: the crops; no row is named twice. Members have as many channels as ``samples``, or one, unless
             ``samples`` has one: then the mean.
         samples: float32 (rows, C, T), contiguous, on the CPU. The named rows are written, all of each.
 
@@ -171,20 +179,18 @@ def decode_into(
         Row → status and byte offset for each row that failed; it holds zeros.
     """
     rows, channels, width = samples.shape
-    rates, frames = members.table["rate"].tolist(), members.table["frames"].tolist()
-    plans: list[tuple[tuple[int, ...], Any]] = []
-    index: dict[int, int] = {}
-    crops: list[int] = []
-    for crop in wanted:
-        rate = rates[crop.member]
-        if rate not in index:
-            index[rate] = -1 if sample_rate in (None, rate) else len(plans)
-            plans += [] if sample_rate in (None, rate) else [_plan(rate, int(sample_rate or 0))]
-        for piece in _pieces(crop, rate, sample_rate or rate, frames[crop.member], width):
-            crops += (crop.member, crop.row, index[rate], *piece)
-    if not crops or not width:
+    if not len(wanted.rows) or not width:
         return {}
-    table = np.array(crops, np.int64).reshape(-1, _CROP_FIELDS)
+    plans: list[tuple[tuple[int, ...], Any]] = []
+    parts = []
+    rates = members.table["rate"][wanted.members]
+    for rate in np.unique(rates).tolist():
+        index = -1
+        if sample_rate not in (None, rate):
+            index = len(plans)
+            plans.append(_plan(rate, int(sample_rate or 0)))
+        parts.append(_crops(members, wanted.where(rates == rate), rate, sample_rate or rate, index, width))
+    table = np.concatenate(parts) if len(parts) > 1 else parts[0]
     filters = np.array([fields for fields, _ in plans], np.int64)
     outcomes = np.zeros((len(table), 2), np.int64)
     _library.native().fa_audio_decode(
@@ -193,28 +199,45 @@ def decode_into(
     )  # fmt: skip
     failed: dict[int, tuple[Status, int]] = {}
     for i in np.flatnonzero(outcomes[:, 0]).tolist():  # pieces of a crop are in order: the first trouble is told
-        row = int(table[i, 1])
+        row = int(table["row"][i])
         failed.setdefault(row, (Status(int(outcomes[i, 0])), int(outcomes[i, 1])))
         samples[row] = 0.0
     return failed
 
 
-def _pieces(crop: Wanted, rate: int, out_rate: int, frames: int, width: int) -> Iterable[tuple[int, ...]]:
-    """The fields of a Crop of csrc/cpu/decode.cpp from ``at`` on: one, or several that share a long crop."""
-    total = output_length(frames, rate, out_rate)
-    length = crop.length if crop.length >= 0 else max(total - crop.start, 0)
-    first, last = max(crop.start, 0), min(crop.start + length, total)
-    if first >= last:
-        yield (0, 0, 0, 0, 0, 0, width)
-        return
-    size = max(_PIECE * out_rate // rate, 1)
-    # On a grid of the file, so that neither a crop's start nor its length moves the work of a piece about.
-    edges = [first, *range((first // size + 2) * size, last - size, size), last]
-    for begin, end in itertools.pairwise(edges):
-        low, high = source_range(rate, out_rate, begin, end - begin)
-        at = begin - crop.start
-        before, after = at if begin == first else 0, width - (end - crop.start) if end == last else 0
-        yield (at, begin, end - begin, max(low, 0), min(high, frames), before, after)
+def _crops(members: Members, wanted: Wanted, rate: int, out_rate: int, plan: int, width: int) -> npt.NDArray[np.void]:
+    """Structs Crop of csrc/cpu/decode.cpp for members of one rate; a long crop becomes several."""
+    frames = members.table["frames"][wanted.members]
+    total = -(-frames * out_rate // rate)  # output_length
+    start = np.clip(wanted.starts, -_FAR, _FAR)
+    stop = np.where(wanted.lengths < 0, total, start + np.minimum(wanted.lengths, _FAR))
+    first, last = np.maximum(start, 0), np.minimum(stop, total)
+    inside = first < last
+    table = np.zeros(len(frames), _CROP)
+    table["member"], table["row"], table["plan"] = wanted.members, wanted.rows, plan
+    table["at"] = table["before"] = np.where(inside, first - start, 0)
+    table["first"], table["count"] = first, np.where(inside, last - first, 0)
+    ranges = [source_range(rate, out_rate, f, n) for f, n in zip(first.tolist(), table["count"].tolist(), strict=True)]
+    low, high = np.array(ranges, np.int64).T
+    table["low"], table["high"] = np.maximum(low, 0), np.minimum(high, frames)
+    table["after"] = width - table["at"] - table["count"]
+    if (table["high"] - table["low"] < 3 * _PIECE).all():
+        return table
+    return np.concatenate([_pieces(crop, rate, out_rate) for crop in table])
+
+
+def _pieces(crop: np.void, rate: int, out_rate: int) -> npt.NDArray[np.void]:
+    """A long crop as several that share its row. Their edges lie on a grid of the file, the same for all crops."""
+    first, last, size = int(crop["first"]), int(crop["first"] + crop["count"]), max(_PIECE * out_rate // rate, 1)
+    edges = np.array([first, *range((first // size + 2) * size, last - size, size), last])
+    table = np.full(len(edges) - 1, crop, _CROP)
+    table["first"], table["count"] = edges[:-1], np.diff(edges)
+    table["at"] += edges[:-1] - first
+    table["before"][1:] = table["after"][:-1] = 0
+    for piece in table:
+        low, high = source_range(rate, out_rate, int(piece["first"]), int(piece["count"]))
+        piece["low"], piece["high"] = max(low, 0), min(high, int(crop["high"]))
+    return table
 
 
 class NativeAudio:
@@ -241,7 +264,9 @@ class NativeAudio:
         self.info.check_conversion(sample_rate, count, self._members.names[0])
         self._members.check_end(0, min(max(starts, default=0) + length, self.frames(sample_rate)), sample_rate)
         samples = torch.empty(len(starts), count, length)
-        wanted = [Wanted(0, row, start, length) for row, start in enumerate(starts)]
+        wanted = Wanted(
+            np.zeros(len(starts), np.int64), np.arange(len(starts)), np.array(starts), np.full(len(starts), length)
+        )
         failed = decode_into(self._members, wanted, sample_rate, samples, self._threads)
         for status, where in failed.values():
             raise self._members.error(0, status, where)

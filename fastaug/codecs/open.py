@@ -40,7 +40,7 @@ def open_audio(encoded: Encoded, name: str | None = None, threads: int | None = 
 
 
 @contextlib.contextmanager
-def open_fallback(encoded: Encoded, members: Members, i: int) -> Iterator[SndfileAudio]:
+def open_fallback(encoded: Encoded | None, members: Members, i: int) -> Iterator[SndfileAudio]:
     """Member ``i``, which no native decoder takes."""
     source = encoded if isinstance(encoded, str | Path) else members.view(i)
     with open_sndfile(source, members.names[i]) as audio:
