@@ -299,7 +299,7 @@ Container open_container(const uint8_t* data, long long size) {
         }
         at += 4 + length;
     }
-    c.first = at;
+    c.first = std::min(at, c.end);
     return c;
 }
 
@@ -399,7 +399,7 @@ int flac_probe(const uint8_t* data, long long size, AudioInfo& info) {
     FaFlacFrame first;
     if (!first_frame(data, c, info, first)) {
         info.format = c.marked ? kFormatFlac : 0;
-        info.trouble = std::min(c.first, c.end);
+        info.trouble = c.first;
         return info.status = c.marked ? kNoData : kUnsupported;
     }
     info.format = kFormatFlac;

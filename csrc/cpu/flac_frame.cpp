@@ -245,7 +245,7 @@ int flac_frame(const uint8_t* data, long long size, long long offset, const FaFl
         next = std::min(next, size);
         return status;
     }
-    return flac_crc16(data + offset, next - offset) == 0 ? kOk : kCorrupt;
+    return FA_FUZZING || flac_crc16(data + offset, next - offset) == 0 ? kOk : kCorrupt;
 }
 
 void flac_emit(const FaFlacFrame& frame, int bits, const FlacScratch& scratch, long long first, long long count,
