@@ -40,6 +40,8 @@ class Peer:
         agree_build: builds the function whose output ``check`` sees, where the timed one is arranged differently (sox
             timed on one long file, checked clip by clip). Default: the timed function.
         items: how many items one call handles, where a slow peer gets fewer than ours. Times are compared per item.
+        baseline: builds what the timed function also does but is not the work itself (a program that starts, reads and
+            writes). It runs in the same turns and its time is taken off.
         note: shown in the row.
     """
 
@@ -50,6 +52,7 @@ class Peer:
     check: Callable[[Any, Any], str] | None = None
     agree_build: Callable[[], Run] | None = None
     items: int | None = None
+    baseline: Callable[[], Run] | None = None
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -66,6 +69,13 @@ class Contender:
     first: float = 0.0  # seconds of the first call
     rounds: int = 0
     seconds: list[float] = field(default_factory=list)
+    baseline: Run | None = None
+
+    def take_turn(self, timer: Timer) -> None:
+        spent = timer(self.run)
+        if self.baseline is not None:
+            spent -= timer(self.baseline)
+        self.seconds.append(spent)
 
 
 def compare(
@@ -87,7 +97,7 @@ def compare(
         ours: fastaug's function, fully prepared. ``items`` of ``unit`` per call.
         minimum_ratio: {peer name: least accepted peer time / our time}; asserted after recording.
         timer: ``timer(run) -> seconds``; wall clock by default, CUDA events on a GPU.
-        facts: further entries for the record (shape, bytes moved, …).
+        facts: further entries for the record (shape, bytes moved, …); see `limits.work` for what the table shows.
 
     Raises:
         ValueError: ``minimum_ratio`` names no peer of the case.
@@ -143,7 +153,8 @@ def _prepare(
             except AssertionError as error:
                 row.update(disagrees=True, error=f"disagrees: {shorten(error)}")
                 continue
-        contenders[peer.name] = Contender(run, peer.items or items, first)
+        baseline = peer.baseline() if peer.baseline is not None else None
+        contenders[peer.name] = Contender(run, peer.items or items, first, baseline=baseline)
     return rows, contenders
 
 
@@ -172,7 +183,7 @@ def interleave(benchmark: Any, contenders: dict[str, Contender], timer: Timer) -
             contender = contenders[name]
             # A slow peer takes its few turns spread evenly over the whole run.
             if (turn * contender.rounds) // total != ((turn + 1) * contender.rounds) // total:
-                contender.seconds.append(timer(contender.run))
+                contender.take_turn(timer)
         turn += 1
 
     benchmark.pedantic(lambda: ours.seconds.append(timer(ours.run)), setup=peers_turn, rounds=total)

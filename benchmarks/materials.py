@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-CLIPS, SAMPLES, RATE = 32, 59_049, 22_050  # one CLMR batch: 2.68 s each
+CLIPS, SAMPLES, RATE = 64, 59_049, 22_050  # one CLMR batch: 2.68 s each
 FORMATS = {
     "mp3": ("MP3", "MPEG_LAYER_III"),
     "flac": ("FLAC", "PCM_16"),

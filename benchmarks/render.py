@@ -79,8 +79,7 @@ def section(result: dict[str, Any]) -> str:
 
 def case_rows(case: dict[str, Any]) -> list[str]:
     name = f"{case['suite']}: {case['case']}"
-    share = case.get("copy_share")
-    ours = f"{share:.0%} of copy bandwidth" if share is not None else ""
+    ours = yardstick(case)
     time = time_cell(case["ours"], case["unit"])
     rows = [f"| {escape(name)} | {case['threads']} | **fastaug** | {time} | 1 | {ours} |"]
     for peer in case["peers"]:
@@ -90,8 +89,24 @@ def case_rows(case: dict[str, Any]) -> list[str]:
             continue
         agreement = peer["agreement"] or f"differs: {peer['differs']}"
         time = time_cell(peer, case["unit"])
-        rows.append(f"| | | {escape(contender)} | {time} | {ratio(peer['ratio'])} | {escape(agreement)} |")
+        wanted = f" (target {peer['minimum']:g}: {'met' if peer['met'] else 'not met'})" if "minimum" in peer else ""
+        rows.append(f"| | | {escape(contender)} | {time} | {ratio(peer['ratio'])}{wanted} | {escape(agreement)} |")
     return rows
+
+
+def yardstick(case: dict[str, Any]) -> str:
+    """How our time compares with what the machine can do: nanoseconds a sample and core, share of the limit."""
+    if case.get("copy_share") is not None:
+        return f"{case['copy_share']:.0%} of copy bandwidth"
+    if "samples" not in case:
+        return ""
+    core_seconds = case["ours"]["median"] * case["threads"]
+    words = f"{core_seconds / case['samples'] * 1e9:.2g} ns a sample and core"
+    for kind, name in (("bytes", "copy bandwidth"), ("flops", "matrix-product rate")):
+        if case["work"][kind]:
+            share = case["work"][kind] / case["limits"][f"{kind}_per_second"] / core_seconds
+            words += f"; {share:.0%} of a core's {name}"
+    return words
 
 
 def time_cell(measured: dict[str, Any], unit: str) -> str:

@@ -1,14 +1,16 @@
-"""The sox command line as a peer, at its best: one process per thread over one long float file in memory, no dither.
+"""The sox command line as a peer, at its best: one process per thread over ten minutes of float samples in memory, no
+dither, less a run of the same files without an effect.
 
-A process per clip would charge sox a few milliseconds of start-up for every clip; one long file charges it nothing.
+A process per clip would charge sox a few milliseconds of start-up for every clip; this charges it the effect alone.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 
 Effects = Sequence[Any]
+SECONDS = 120.0 if os.environ.get("QUICK", "0") not in ("", "0") else 600.0  #: of the long files together
 
 
 def memory_folder() -> str | None:
@@ -50,24 +53,42 @@ def per_clip(clips: np.ndarray, rate: int, effects: Sequence[Effects]) -> np.nda
     return out
 
 
-def long_files(clips: np.ndarray, rate: int, effects: Sequence[Effects], threads: int) -> Callable[[], None]:
-    """A function that runs all clips: one sox process per distinct chain of effects (and per thread, if there are fewer
-    chains than threads) over all its clips in one file, ``threads`` processes at a time."""
-    folder = tempfile.TemporaryDirectory(dir=memory_folder())
-    groups: dict[tuple[str, ...], list[np.ndarray]] = {}
-    for clip, chain in zip(clips, effects, strict=True):
-        groups.setdefault(tuple(map(str, chain)), []).append(clip[0])
-    commands = []
-    for chain, members in groups.items():
-        parts = max(1, -(-threads // len(groups)))
-        for part in range(parts):
-            source = Path(folder.name) / f"{len(commands)}.in"
-            np.concatenate(members[part::parts]).astype(np.float32).tofile(source)
-            commands.append([program(), "-D", "-V1", *raw(rate), str(source), *raw(rate), f"{source}.out", *chain])
-    pool = ThreadPoolExecutor(threads)
+class LongFiles:
+    """Clips through sox at its best: one process per distinct chain of effects (and per thread, if there are fewer
+    chains than threads), ``threads`` processes at a time, each over one long file in memory that repeats its clips.
 
-    def run() -> None:
-        assert folder.name  # the closure keeps the folder alive
-        list(pool.map(lambda command: subprocess.run(command, check=True, capture_output=True), commands))
+    Args:
+        clips: (B, 1, T) float32.
+        effects: the chain of each clip.
+        seconds: total length of the files; the clips are repeated until it is reached.
 
-    return run
+    `run` does the work, `no_effect` only reads and writes the same files; `items` is how many clips either handles.
+    """
+
+    def __init__(
+        self, clips: np.ndarray, rate: int, effects: Sequence[Effects], threads: int, seconds: float = SECONDS
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory(dir=memory_folder())
+        self._pool = ThreadPoolExecutor(threads)
+        times = max(1, round(seconds * rate / (len(clips) * clips.shape[-1])))
+        self.items = times * len(clips)
+        groups: dict[tuple[str, ...], list[np.ndarray]] = {}
+        for clip, chain in zip(clips, effects, strict=True):
+            groups.setdefault(tuple(map(str, chain)), []).append(clip[0])
+        self._commands: list[tuple[list[str], tuple[str, ...]]] = []
+        for chain, members in groups.items():
+            parts = max(1, -(-threads // len(groups)))
+            for part in range(parts):
+                source = Path(self._folder.name) / f"{len(self._commands)}.in"
+                np.tile(np.concatenate(members[part::parts]), times).astype(np.float32).tofile(source)
+                command = [program(), "-D", "-V1", *raw(rate), str(source), *raw(rate), f"{source}.out"]
+                self._commands.append((command, chain))
+
+    def run(self) -> None:
+        self._all([command + list(chain) for command, chain in self._commands])
+
+    def no_effect(self) -> None:
+        self._all([command for command, _ in self._commands])
+
+    def _all(self, commands: list[list[str]]) -> None:
+        list(self._pool.map(lambda command: subprocess.run(command, check=True, capture_output=True), commands))

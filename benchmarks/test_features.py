@@ -1,4 +1,4 @@
-"""Log-mel spectrograms of one batch: 32 mono clips of 59,049 samples, n_fft 1024, hop 512, 128 bands."""
+"""Log-mel spectrograms of one batch: 64 mono clips of 59,049 samples, n_fft 1024, hop 512, 128 bands."""
 
 from __future__ import annotations
 

@@ -116,6 +116,16 @@ FA_HD uint32_t fa_float_to_bits(float value) {
 #endif
 }
 
+FA_HD double fa_bits_to_double(uint64_t bits) {
+#if FA_CUDA && defined(__CUDA_ARCH__)
+    return __longlong_as_double(static_cast<long long>(bits));
+#else
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+#endif
+}
+
 template <class T>
 FA_HD T fa_min(T a, T b) {
     return b < a ? b : a;

@@ -8,10 +8,11 @@ import hashlib
 import os
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
+DEFAULT_THREADS = 256  #: a block of the kernels without __launch_bounds__
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,33 @@ class KernelUse:
     stack: int
     spill_stores: int
     spill_loads: int
+    shared: int  # static
+    threads: int = 0  # a block, from __launch_bounds__; 0 if the source does not say
+
+
+@dataclass(frozen=True)
+class Multiprocessor:
+    """What the blocks of one multiprocessor share (CUDA C++ programming guide, table of compute capabilities)."""
+
+    threads: int
+    blocks: int
+    shared: int  # bytes
+    registers: int = 65_536
+
+    def resident(self, use: KernelUse, dynamic_shared: int = 0) -> int:
+        """How many blocks of a kernel fit at once: registers come in units of 256 a warp; 1 KiB is reserved a block."""
+        warps = -(-use.threads // 32)
+        by_registers = self.registers // (-(-use.registers * 32 // 256) * 256 * warps)
+        by_shared = self.shared // (use.shared + dynamic_shared + 1024)
+        return min(self.blocks, self.threads // use.threads, by_registers, by_shared)
+
+
+MULTIPROCESSORS = {
+    "sm_75": Multiprocessor(1024, 16, 64 << 10),
+    "sm_80": Multiprocessor(2048, 32, 164 << 10),
+    "sm_90": Multiprocessor(2048, 32, 228 << 10),
+    "sm_100": Multiprocessor(2048, 32, 228 << 10),
+}
 
 
 def _library_paths() -> list[Path]:
@@ -92,12 +120,45 @@ def parse_log(log: str) -> list[KernelUse]:
     """The kernels that a ptxas log speaks of."""
     pattern = re.compile(
         r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
-        r"(\d+) bytes spill loads.*?Used (\d+) registers",
+        r"(\d+) bytes spill loads.*?Used (\d+) registers([^\n]*)",
         re.DOTALL,
     )
-    return [
-        KernelUse(name, int(regs), int(stack), int(st), int(ld)) for name, stack, st, ld, regs in pattern.findall(log)
-    ]
+    uses = []
+    for name, stack, stores, loads, registers, rest in pattern.findall(log):
+        shared = re.search(r"(\d+) bytes smem", rest)
+        size = int(shared.group(1)) if shared else 0
+        uses.append(KernelUse(name, int(registers), int(stack), int(stores), int(loads), size))
+    return uses
+
+
+def threads_per_block(source: str) -> dict[str, int]:
+    """The first number (or constant) of the __launch_bounds__ of every kernel that has them."""
+    found = re.findall(r"__launch_bounds__\((\w+)[^)]*\)\s+(\w+)\s*\(", source)
+    constants = dict(re.findall(r"constexpr int (\w+) = (\d+);", source))
+    return {name: int(constants.get(bound, bound)) for bound, name in found}
+
+
+def report(csrc: Path, dynamic_shared: dict[str, int]) -> str:
+    """A table of every kernel: registers, static shared memory and resident blocks on each architecture.
+
+    Args:
+        dynamic_shared: bytes a block asks for at launch, by kernel.
+    """
+    lines = ["| kernel | threads | " + " | ".join(ARCHITECTURES) + " |", "|---" * (len(ARCHITECTURES) + 2) + "|"]
+    for file in sorted((csrc / "cuda").glob("*.cu")):
+        text = file.read_text()
+        threads = threads_per_block(text)
+        rows: dict[str, list[str]] = {}
+        for architecture in ARCHITECTURES:
+            _, log = compile_cubin(f'#include "cuda/{file.name}"\n', csrc, architecture)
+            for use in parse_log(log):
+                use = replace(use, threads=threads.setdefault(use.name, DEFAULT_THREADS))
+                extra = dynamic_shared.get(use.name, 0)
+                blocks = MULTIPROCESSORS[architecture].resident(use, extra)
+                shared = f"{use.shared + extra} B, " if use.shared + extra else ""
+                rows.setdefault(use.name, []).append(f"{use.registers} reg, {shared}{blocks} blocks")
+        lines += [f"| {name} | {threads[name]} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
+    return "\n".join(lines)
 
 
 def cached_log(source: str, csrc: Path, architecture: str, contents: str) -> str:
@@ -117,3 +178,10 @@ def cached_log(source: str, csrc: Path, architecture: str, contents: str) -> str
         name.with_suffix(".cubin").write_bytes(cubin)
         temporary.replace(name)
     return name.read_text()
+
+
+if __name__ == "__main__":  # python tests/nvrtc.py [KERNEL=DYNAMIC_SHARED_BYTES ...]
+    import sys
+
+    given = (argument.split("=") for argument in sys.argv[1:])
+    print(report(Path(__file__).parents[1] / "csrc", {name: int(size) for name, size in given}))
