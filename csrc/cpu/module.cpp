@@ -133,7 +133,7 @@ PyMethodDef methods[] = {
     FA_BIND(fa_scale),
     FA_BIND(fa_echo),
     FA_BIND(fa_crop),
-    FA_BIND(fa_audio_probe),
+    FA_BIND(fa_audio_probe), FA_BIND(fa_audio_release),
     FA_BIND(fa_audio_decode),
     FA_BIND(fa_flac_probe),
     FA_BIND(fa_flac_decode),

@@ -186,7 +186,7 @@ int mp3_decode_range(const uint8_t* data, long long, const Mp3Stream& stream, lo
     int status = kOk;
     for (long long k = from; k <= to; ++k) {
         const Mp3Frame& frame = stream.frames[static_cast<size_t>(k)];
-        FaMp3Header h;
+        FaMp3Header h = stream.header;
         fa_mp3_header(data + frame.offset, h);
         uint8_t bytes[32 + kSpare] = {};
         memcpy(bytes, data + frame.offset + 4 + h.crc, static_cast<size_t>(h.side));
@@ -194,8 +194,10 @@ int mp3_decode_range(const uint8_t* data, long long, const Mp3Stream& stream, lo
         fa_mp3_read_side(bytes, h, t.first[0][h.band], side);
         const long long main_begin = 8 * (frame.main_before - frame.main_begin - base);
         const long long available = 8 * (frame.main_before + frame.main_bytes - base);
-        const bool whole = frame.main_before >= frame.main_begin && fits(side, h, main_begin, available);
-        if (!whole && status == kOk) {
+        // A stream cut out of a longer one begins with frames whose reservoir is not there: silence, and no fault of it.
+        const bool reaches_back = frame.main_before < frame.main_begin;
+        const bool whole = !reaches_back && fits(side, h, main_begin, available);
+        if (!whole && !reaches_back && status == kOk) {
             status = kCorrupt;
             scratch.trouble = frame.offset;
         }

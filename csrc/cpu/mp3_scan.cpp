@@ -161,7 +161,7 @@ bool read_tag(const Span& span, long long at, const FaMp3Header& h, int bytes, M
         if (p + 24 <= frame.end && (frame.has(p, "LAME", 4) || frame.has(p, "Lav", 3) || frame.has(p, "L3.99", 5))) {
             const long long trims = big_endian(span.data + p + 21, 3), delay = trims >> 12, padding = trims & 0xFFF;
             s.skip = delay + 529;  // the decoder's own delay
-            s.total = -std::max<long long>(0, padding - 529);
+            s.total = std::max<long long>(0, padding - 529);  // to be taken off
         }
         return true;
     }
@@ -219,11 +219,11 @@ int mp3_scan(const uint8_t* data, long long size, Mp3Stream& s) {
         main_before += bytes - head;
         at += bytes;
     }
-    const long long count = static_cast<long long>(s.frames.size());
-    const long long whole = count * s.header.samples, trim = s.total;
-    s.total = std::max<long long>(0, whole - s.skip);
-    if (tagged >= count && tagged - count < 1) s.total = std::max<long long>(0, whole - s.skip + trim);
-    if (tagged < 0) s.total = std::max<long long>(0, whole - s.skip + trim);
+    const long long count = static_cast<long long>(s.frames.size()), padding = s.total;
+    // A stream that was cut ends with sound, not with padding.
+    const bool whole = tagged < 0 || count >= tagged;
+    s.total = std::max<long long>(0, count * s.header.samples - s.skip - (whole ? padding : 0));
+    s.announced = tagged < 0 ? 0 : std::max<long long>(0, tagged * s.header.samples - s.skip - padding);
     return s.status;
 }
 
