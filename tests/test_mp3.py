@@ -1,4 +1,4 @@
-"""MP3: equal to mpg123 and libsndfile over a matrix of encoders, ranges equal slices, tags and damage are seen through."""
+"""MP3: equal to mpg123 and libsndfile over a matrix of encoders, ranges equal slices, tags and damage do not matter."""
 
 from __future__ import annotations
 
