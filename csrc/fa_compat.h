@@ -32,6 +32,14 @@ typedef long long int64_t;  // not `long`: CuPy's bundled headers define it as `
 
 #define FA_RESTRICT __restrict__
 
+// Before a loop of a fixed number of turns whose arrays shall live in registers.
+#define FA_PRAGMA(text) _Pragma(#text)
+#if FA_CUDA
+#define FA_UNROLL(turns) FA_PRAGMA(unroll)
+#else
+#define FA_UNROLL(turns) FA_PRAGMA(GCC unroll turns)
+#endif
+
 // Memory accesses of a kernel to global memory. Plain reads and writes on a GPU; the emulator defines its own pair and
 // counts the 32-byte sectors that each warp touches.
 #ifndef FA_LD
@@ -94,6 +102,14 @@ FA_HD double fa_fma(double a, double b, double c) { return a * b + c; }
 #else
 FA_HD float fa_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 FA_HD double fa_fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+#endif
+
+#if FA_CUDA
+// The scalar face of fa_simd.h: code over vectors of any width runs on floats here.
+template <class Number>
+FA_HD Number fa_splat(float value) {
+    return value;
+}
 #endif
 
 FA_HD float fa_bits_to_float(uint32_t bits) {

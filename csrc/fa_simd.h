@@ -93,6 +93,20 @@ FA_HD FaLanes<Piece> fa_fma(const FaLanes<Piece>& a, const FaLanes<Piece>& b, co
     return result;
 }
 
+// A number in every lane, by way of an array: GCC inserts element after element where it lowers vector arithmetic.
+template <class Number>
+FA_HD Number fa_splat(float value) {
+    if constexpr (sizeof(Number) == sizeof(float)) {
+        return value;
+    } else {
+        float all[sizeof(Number) / sizeof(float)];
+        for (float& element : all) element = value;
+        Number result;
+        memcpy(&result, all, sizeof result);
+        return result;
+    }
+}
+
 // Defines `name` (a function without result) from the always inlined template<class Piece> name_lanes: three clones as
 // those of FA_CLONES, each with its own width; the wide ones have FMA.
 #if defined(__x86_64__) && defined(__GNUC__)

@@ -34,6 +34,7 @@ FA_HD constexpr int fa_fft_leaf(int n) {
 // exp(-2 pi i j / m)) for each of its m / 4 butterflies, and begins at m / 2 - 2 * leaf.
 FA_HD constexpr int fa_fft_table_size(int n) { return 2 * (n - fa_fft_leaf(n)); }
 
+#if !FA_CUDA  // a kernel gets its table from the host
 inline void fa_fft_fill_table(int n, float* table) {
     for (int m = 4 * fa_fft_leaf(n); m <= n; m *= 4) {
         float* factor = table + m / 2 - 2 * fa_fft_leaf(n);
@@ -46,6 +47,7 @@ inline void fa_fft_fill_table(int n, float* table) {
         }
     }
 }
+#endif
 
 // The bin that fa_fft_forward leaves at `position`, and its inverse.
 FA_HD int fa_fft_bin(int position, int n) {
@@ -82,20 +84,6 @@ FA_HD FaComplex<Piece> fa_plus_i(const FaComplex<Piece>& a, const FaComplex<Piec
 template <class Piece>
 FA_HD FaComplex<Piece> fa_minus_i(const FaComplex<Piece>& a, const FaComplex<Piece>& b) {
     return {a.re + b.im, a.im - b.re};
-}
-
-// A number in every lane, by way of an array: GCC inserts element after element where it lowers vector arithmetic.
-template <class Piece>
-FA_HD Piece fa_splat(float value) {
-    if constexpr (sizeof(Piece) == sizeof(float)) {
-        return value;
-    } else {
-        float all[sizeof(Piece) / sizeof(float)];
-        for (float& element : all) element = value;
-        Piece result;
-        memcpy(&result, all, sizeof result);
-        return result;
-    }
 }
 
 // a * w and a * conj(w).
@@ -201,7 +189,7 @@ FA_HD void fa_fft_ascend(FaComplex<Piece>* z, int begin, int run, int n, const f
 // Copies `count` points; leaves are worked on in registers.
 template <int kLeaf, class Piece>
 FA_HD void fa_fft_copy(const FaComplex<Piece>* from, FaComplex<Piece>* to) {
-#pragma GCC unroll 8
+    FA_UNROLL(8)
     for (int i = 0; i < kLeaf; ++i) to[i] = from[i];
 }
 

@@ -9,7 +9,7 @@
 constexpr long long kFirChunk = 512;  // outputs of a stretch at a time in direct form: what it reads stays in L1 and L2
 
 struct FaFir {
-    const float* taps;  // 0..half, of sum 1 with their mirror images
+    const float* taps;  // half, .., 1, 0: of sum 1 with their mirror images
     long long half;
     bool highpass;
     // Overlap-save only.
@@ -21,13 +21,21 @@ struct FaFir {
     float* spectrum;        // (points) scratch
 };
 
-// A channel: x[t] is readable for t from -half to length + half + whatever the last stretches or blocks need.
+// A channel. Where x and y share memory, x is a copy.
 struct FaFirLine {
     const float* x;
-    float* y;  // may be where x was copied from
+    float* y;
     long long length;
-    float* work;  // 64-byte aligned scratch, fa_fir_work floats
+    float* work;   // columns, 64-byte aligned
+    float* edges;  // room for a window of every row of the columns
 };
+
+// Samples [first, first + count) of a channel whose edge samples repeat outside it: in place, or copied to `room`.
+FA_HD const float* fa_fir_window(const FaFirLine& line, long long first, long long count, float* room) {
+    if (first >= 0 && first + count <= line.length) return line.x + first;
+    for (long long i = 0; i < count; ++i) room[i] = line.x[fa_clamp<long long>(first + i, 0, line.length - 1)];
+    return room;
+}
 
 template <class Piece>
 struct FaHalf;
@@ -51,96 +59,45 @@ FA_HD void fa_fir_gather(const float* const* rows, long long count, float* colum
         for (int r = 0; r < kRows; r += 4) {
             const float* row[4] = {rows[r] + line, rows[r + 1] + line, rows[r + 2] + line, rows[r + 3] + line};
             float* to = columns + r;
-#pragma GCC unroll 4
+            FA_UNROLL(4)
             for (int n = 0; n < 16; n += 4, to += 4 * kRows) {
                 fa_float4 tile[4];
-#pragma GCC unroll 4
+                FA_UNROLL(4)
                 for (int i = 0; i < 4; ++i) memcpy(&tile[i], row[i] + n, sizeof tile[i]);
                 fa_transpose_four(tile);
-#pragma GCC unroll 4
+                FA_UNROLL(4)
                 for (int i = 0; i < 4; ++i) memcpy(to + i * kRows, &tile[i], sizeof tile[i]);
             }
         }
     }
 }
 
-// Four rows of the low-passed columns, 16 samples.
-template <int kRows, bool kHighpass>
-FA_HD void fa_fir_scatter_four(const float* columns, const float* const* x, float* const* y) {
-#pragma GCC unroll 4
-    for (int n = 0; n < 16; n += 4, columns += 4 * kRows) {
-        fa_float4 tile[4];
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) memcpy(&tile[i], columns + i * kRows, sizeof tile[i]);
-        fa_transpose_four(tile);
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) {
-            if constexpr (kHighpass) {
-                fa_float4 sample;
-                memcpy(&sample, x[i] + n, sizeof sample);
-                tile[i] = sample - tile[i];
-            }
-            memcpy(y[i] + n, &tile[i], sizeof tile[i]);
-        }
-    }
-}
-
 // The low-passed columns (count, kRows), a multiple of 16, to outputs starts[row] + n, as far as they are below `end`.
+// The rows are first put together in `room`: as many streams of write misses at once would cost more than the filter.
 template <int kRows>
 FA_HD void fa_fir_scatter(const FaFirLine& line, bool highpass, const float* columns, long long count,
-                          const long long* starts, long long end) {
-    for (long long n = 0; n < count; n += 16, columns += 16 * kRows) {
-        for (int r = 0; r < kRows; r += 4) {
-            const float* x[4];
-            float* y[4];
-            float spill[4][16];
-            bool whole = true;
-            for (int i = 0; i < 4; ++i) {
-                const long long t = fa_min(starts[r + i] + n, end);
-                x[i] = line.x + t, y[i] = t + 16 <= end ? line.y + t : spill[i];
-                whole = whole && t + 16 <= end;
-            }
+                          const long long* starts, long long end, float* room) {
+    for (int r = 0; r < kRows; r += 4) {
+        for (long long n = 0; n < count; n += 4) {
+            fa_float4 tile[4];
+            FA_UNROLL(4)
+            for (int i = 0; i < 4; ++i) memcpy(&tile[i], columns + (n + i) * kRows + r, sizeof tile[i]);
+            fa_transpose_four(tile);
+            FA_UNROLL(4)
+            for (int i = 0; i < 4; ++i) memcpy(room + i * count + n, &tile[i], sizeof tile[i]);
+        }
+        for (int i = 0; i < 4; ++i) {
+            const long long kept = fa_min(count, end - starts[r + i]);
+            const float* FA_RESTRICT x = line.x + starts[r + i];
+            const float* FA_RESTRICT low = room + i * count;
+            float* FA_RESTRICT y = line.y + starts[r + i];
             if (highpass) {
-                fa_fir_scatter_four<kRows, true>(columns + r, x, y);
+                for (long long n = 0; n < kept; ++n) y[n] = x[n] - low[n];
             } else {
-                fa_fir_scatter_four<kRows, false>(columns + r, x, y);
-            }
-            for (int i = 0; !whole && i < 4; ++i) {
-                const long long t = fa_min(starts[r + i] + n, end);
-                for (long long k = 0; t + 16 > end && t + k < end; ++k) line.y[t + k] = spill[i][k];
+                for (long long n = 0; n < kept; ++n) y[n] = low[n];
             }
         }
     }
-}
-
-// kTile neighbouring outputs of every lane; a pair of taps loads two new vectors for as many multiply-adds.
-template <int kTile, class Piece>
-FA_HD void fa_fir_tile(const Piece* x, const float* taps, long long half, Piece* y) {
-    Piece sum[kTile] = {};
-    long long j = half;
-    for (; j % kTile; --j) {
-        const Piece tap = fa_splat<Piece>(taps[j]);
-#pragma GCC unroll 8
-        for (int i = 0; i < kTile; ++i) sum[i] = fa_fir_term(sum[i], tap, x[i - j], x[i + j]);
-    }
-    Piece left[kTile], right[kTile];
-#pragma GCC unroll 8
-    for (int i = 0; i < kTile; ++i) left[i] = x[i - j], right[i] = x[i + j];
-    for (; j > 0; j -= kTile) {
-#pragma GCC unroll 8
-        for (int step = 0; step < kTile; ++step) {
-            const Piece tap = fa_splat<Piece>(taps[j - step]);
-#pragma GCC unroll 8
-            for (int i = 0; i < kTile; ++i) {
-                sum[i] = fa_fir_term(sum[i], tap, left[(i + step) % kTile], right[(i + kTile - step) % kTile]);
-            }
-            left[step] = x[kTile + step - j];
-            right[kTile - 1 - step] = x[j - step - 1];
-        }
-    }
-    const Piece centre = fa_splat<Piece>(taps[0]);
-#pragma GCC unroll 8
-    for (int i = 0; i < kTile; ++i) y[i] = fa_fma(centre, x[i], sum[i]);
 }
 
 // Direct form of outputs [begin, end): each lane a stretch of them.
@@ -154,15 +111,20 @@ FA_HD void fa_fir_direct(const FaFir& fir, const FaFirLine& line, long long begi
         long long starts[kLanes];
         for (int r = 0; r < kLanes; ++r) {
             starts[r] = fa_min(begin + hop * r + first, end);
-            rows[r] = line.x + starts[r] - fir.half;
+            rows[r] = fa_fir_window(line, starts[r] - fir.half, read, line.edges + read * r);
         }
         fa_fir_gather<kLanes>(rows, read, line.work);
         Piece* x = reinterpret_cast<Piece*>(line.work);
         Piece* y = x + read;
         for (long long n = 0; n < count; n += kTile) {
-            fa_fir_tile<kTile>(x + fir.half + n, fir.taps, fir.half, y + n);
+            Piece sums[kTile] = {};
+            const Piece* at = x + n;
+            fa_fir_pairs<kTile>(at, at + 2 * fir.half, fir.taps, static_cast<int>(fir.half), sums);
+            const Piece centre = fa_splat<Piece>(fir.taps[fir.half]);
+            FA_UNROLL(8)
+            for (int i = 0; i < kTile; ++i) y[n + i] = fa_fma(centre, at[fir.half + i], sums[i]);
         }
-        fa_fir_scatter<kLanes>(line, fir.highpass, reinterpret_cast<float*>(y), count, starts, end);
+        fa_fir_scatter<kLanes>(line, fir.highpass, reinterpret_cast<float*>(y), count, starts, end, line.edges);
     }
 }
 
@@ -183,19 +145,19 @@ FA_HD long long fa_fir_group(const FaFir& fir, const FaFirLine& line, long long 
     constexpr int kLanes = sizeof(Piece) / sizeof(float), kRows = 2 * kLanes;
     const bool first = block == 0;
     const float* rows[kRows];
-    long long starts[kRows];
+    long long starts[kRows], wild[kRows], wild_count = 0;
     for (int r = 0; r < kRows; ++r) {
         starts[r] = line.length;
         rows[r] = first && r == kLanes - 1 ? fir.circular : fir.silence;
         const long long begin = block * fir.hop;
         if ((first && r % kLanes == kLanes - 1) || begin >= line.length) continue;
         ++block;
-        if (checked && !fa_fir_tame(line.x + begin - fir.half, fir.points)) {
-            fa_fir_direct<Piece>(fir, line, begin, fa_min(begin + fir.hop, line.length));
-            continue;
+        const float* window = fa_fir_window(line, begin - fir.half, fir.points, line.edges + r * fir.points);
+        if (checked && !fa_fir_tame(window, fir.points)) {
+            wild[wild_count++] = begin;
+        } else {
+            starts[r] = begin, rows[r] = window;
         }
-        starts[r] = begin;
-        rows[r] = line.x + begin - fir.half;
     }
     fa_fir_gather<kRows>(rows, fir.points, line.work);
     float* spectrum = fir.spectrum;
@@ -212,7 +174,10 @@ FA_HD long long fa_fir_group(const FaFir& fir, const FaFirLine& line, long long 
                             bins[i].re *= all, bins[i].im *= all;
                         }
                     });
-    fa_fir_scatter<kRows>(line, fir.highpass, line.work + fir.half * kRows, fir.hop, starts, line.length);
+    fa_fir_scatter<kRows>(line, fir.highpass, line.work + fir.half * kRows, fir.hop, starts, line.length, line.edges);
+    for (int i = 0; i < wild_count; ++i) {
+        fa_fir_direct<Piece>(fir, line, wild[i], fa_min(wild[i] + fir.hop, line.length));
+    }
     return block;
 }
 

@@ -12,14 +12,14 @@
 namespace {
 
 constexpr int kSmallest = 256, kSizes = 7;  // transforms of 256 to 16384 points
-constexpr int kSpare = 512;                 // samples behind a channel that the last stretches of lanes may read
 
-// Nanoseconds on a Zen 4 core at 3.3 GHz (AVX-512): the transforms of 16 real blocks of 256, 512, .. points there and
-// back with what goes in and out; and of sixteen outputs in direct form a fixed part and one for each pair of taps.
-constexpr double kTransformCost[kSizes] = {1700, 3600, 8300, 17300, 40000, 82000, 185000};
-constexpr double kOutputCost = 4.5, kTapCost = 0.36;
+// Nanoseconds on a Zen 4 core (AVX-512), above what every channel costs: a transform of 16 real blocks of 256, 512, ..
+// points, there and back, with what goes in and out; and sixteen outputs in direct form, a part for every pair of taps.
+// The choice never depends on the machine: results only do where FMA is missing.
+constexpr double kTransformCost[kSizes] = {2500, 4900, 11600, 27000, 57000, 120000, 270000};
+constexpr double kOutputCost = 4.3, kTapCost = 0.325;
 
-// Taps 0..half in double precision, not yet of unit sum. As fa_fir_tap, but sines and cosines of eight taps at a time
+// Taps 0..half in double precision, not yet of unit sum: those of fa_fir_tap. Sines and cosines of eight taps at a time
 // turn on by a fixed angle: rounding grows by 1e-16 a turn.
 FA_CLONES void fill_taps(double cutoff, long long half, double* taps) {
     constexpr int kPhases = 8;
@@ -50,7 +50,7 @@ FA_CLONES void fill_taps(double cutoff, long long half, double* taps) {
 // Memory of a thread, kept from row to row.
 struct Scratch {
     std::vector<double> exact;
-    std::vector<float> taps, circular, silence, spectrum, padded, work;
+    std::vector<float> taps, circular, silence, spectrum, copy, edges, work;
 };
 
 constexpr size_t kKept = size_t{8} << 20;  // bytes; a longer channel or filter gives its memory back
@@ -91,14 +91,15 @@ FaFir design(double cutoff, long long half, bool highpass, long long length, Scr
     double sum = scratch.exact[0];
     for (size_t n = 1; n < count; ++n) sum += 2.0 * scratch.exact[n];
     scratch.taps.resize(count);
-    for (size_t n = 0; n < count; ++n) scratch.taps[n] = static_cast<float>(scratch.exact[n] / sum);
+    for (size_t n = 0; n < count; ++n) scratch.taps[count - 1 - n] = static_cast<float>(scratch.exact[n] / sum);
     fir.taps = scratch.taps.data();
     choose(fir, length);
     if (!fir.points) return fir;
     const size_t points = static_cast<size_t>(fir.points);
     scratch.circular.assign(points, 0.0f);
     for (size_t n = 0; n < count; ++n) {
-        scratch.circular[n] = scratch.circular[n ? points - n : 0] = scratch.taps[n] / static_cast<float>(points);
+        const float tap = scratch.taps[count - 1 - n] / static_cast<float>(points);
+        scratch.circular[n] = scratch.circular[n ? points - n : 0] = tap;
     }
     scratch.silence.assign(points, 0.0f);
     scratch.spectrum.resize(points);
@@ -122,18 +123,18 @@ FA_HD void filter_channel_lanes(const FaFir& fir, const FaFirLine& line, bool ch
 FA_BY_WIDTH(filter_channel, (const FaFir& fir, const FaFirLine& line, bool checked), (fir, line, checked))
 
 void run_channel(const FaFir& fir, const float* x, float* y, long long length, Scratch& scratch) {
-    const size_t half = static_cast<size_t>(fir.half), n = static_cast<size_t>(length);
-    const size_t after = half + static_cast<size_t>(fir.points) + kSpare;
-    scratch.padded.resize(half + n + after);
-    float* line = scratch.padded.data();
-    std::fill(line, line + half, x[0]);
-    std::copy(x, x + length, line + half);
-    std::fill(line + half + n, line + half + n + after, x[length - 1]);
-    const size_t columns = fir.points ? static_cast<size_t>(fir.points) * 2 : 0;
-    scratch.work.resize(16 * (std::max<size_t>(columns, 2 * (half + kFirChunk)) + 64));
+    const bool checked = !tame(x, length);  // reads x in order, which the memory likes better than many streams
+    if (x == y) {
+        scratch.copy.assign(x, x + length);
+        x = scratch.copy.data();
+    }
+    // Blocks in 32 rows at most; stretches of direct form in 16, with their results.
+    const size_t window = std::max(static_cast<size_t>(fir.points), static_cast<size_t>(2 * fir.half + kFirChunk + 16));
+    scratch.edges.resize(32 * window);
+    scratch.work.resize(32 * window + 16);
     const size_t misaligned = reinterpret_cast<uintptr_t>(scratch.work.data()) / sizeof(float) % 16;
     float* work = scratch.work.data() + (16 - misaligned) % 16;
-    filter_channel(fir, {line + half, y, length, work}, fir.points && !tame(x, length));
+    filter_channel(fir, {x, y, length, work, scratch.edges.data()}, checked);
 }
 
 void run_row(const float* x, float* y, double cutoff, bool highpass, long long channels, long long length,
@@ -147,7 +148,7 @@ void run_row(const float* x, float* y, double cutoff, bool highpass, long long c
     thread_local Scratch scratch;
     const FaFir fir = design(cutoff, half, highpass, length, scratch);
     for (long long c = 0; c < channels; ++c) run_channel(fir, x + c * length, y + c * length, length, scratch);
-    if ((scratch.padded.size() + scratch.work.size() + 3 * scratch.taps.size()) * sizeof(float) > kKept) scratch = {};
+    if ((scratch.copy.size() + 2 * scratch.work.size() + 3 * scratch.taps.size()) * sizeof(float) > kKept) scratch = {};
 }
 
 }  // namespace
