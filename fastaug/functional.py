@@ -96,17 +96,29 @@ def add_noise(
 
 
 def low_pass(
-    x: Tensor, sample_rate: int, cutoff_hz: Quantity, zeros: int = 8, *, active: Tensor | None = None
+    x: Tensor,
+    sample_rate: int,
+    cutoff_hz: Quantity,
+    zeros: int = 8,
+    *,
+    active: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """What lies below the cutoff. See `sinc_filter`."""
-    return sinc_filter(x, sample_rate, cutoff_hz, False, zeros, active=active)
+    return sinc_filter(x, sample_rate, cutoff_hz, False, zeros, active=active, inplace=inplace)
 
 
 def high_pass(
-    x: Tensor, sample_rate: int, cutoff_hz: Quantity, zeros: int = 8, *, active: Tensor | None = None
+    x: Tensor,
+    sample_rate: int,
+    cutoff_hz: Quantity,
+    zeros: int = 8,
+    *,
+    active: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """What lies above the cutoff: x minus its low-pass. See `sinc_filter`."""
-    return sinc_filter(x, sample_rate, cutoff_hz, True, zeros, active=active)
+    return sinc_filter(x, sample_rate, cutoff_hz, True, zeros, active=active, inplace=inplace)
 
 
 def sinc_filter(
@@ -117,6 +129,7 @@ def sinc_filter(
     zeros: int = 8,
     *,
     active: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """Low-pass or high-pass by a Hann-windowed sinc of julius' definition; edges repeat the first and last sample.
 
@@ -125,13 +138,14 @@ def sinc_filter(
         cutoff_hz: Hz; half a sample rate and above keeps everything below it.
         highpass: a bool, or bool (B,).
         zeros: zero crossings of the sinc kept on each side.
+        inplace: the result may be written into `x`, which is then returned.
     """
     from fastaug.ops import fir
 
     batch = _batch(x)
     cutoff = (row_values(cutoff_hz, batch, "cutoff_hz", torch.float64) / sample_rate).clamp(max=0.5)
     high = row_values(highpass, batch, "highpass", torch.bool)
-    return _like(fir.windowed_sinc(batch, cutoff, high, zeros=zeros, active=active), x)
+    return _like(fir.windowed_sinc(batch, cutoff, high, zeros=zeros, active=active, inplace=inplace), x)
 
 
 def delay(
