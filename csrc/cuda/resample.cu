@@ -41,3 +41,61 @@ extern "C" __global__ void fa_resample_kernel(const float* x, float* y, long lon
     sum = fa_half_warp_sum(sum);
     if (inside && lane == 0) FA_ST(y + output, sum);
 }
+
+// Intervals per zero crossing of the cubic table, and source samples held at a time.
+constexpr int kResampleCubics = 16;
+constexpr int kResampleChunk = 1024;
+
+// Any ratio in any row. x: (rows, channels, length); y: (rows, channels, out_length), zeros behind each row's
+// ceil(length * to / from) outputs, NaN in a row with a rate below 1. cubics: (intervals, 4), the low-pass on one side.
+// Each thread has one output; its taps are read off the cubics at steps in fixed point, 32 bits behind the point.
+// Grid: rows * channels * ceil(out_length / 256) blocks of 256 threads; shared: the cubics, then a chunk of samples.
+extern "C" __global__ void __launch_bounds__(256)
+    fa_resample_rows_kernel(const float* x, float* y, const long long* from_rates, const long long* to_rates,
+                            long long channels, long long length, long long out_length, const float* cubics,
+                            long long intervals) {
+    FA_DYNAMIC_SHARED(float4, table)
+    float* chunk = reinterpret_cast<float*>(table + intervals);
+    const long long blocks = (out_length + blockDim.x - 1) / blockDim.x, signal = blockIdx.x / blocks;
+    const long long first = blockIdx.x % blocks * blockDim.x, k = first + threadIdx.x;
+    const long long from = FA_LD(from_rates + signal / channels), to = FA_LD(to_rates + signal / channels);
+    const bool nonsense = from < 1 || to < 1;
+    const long long count = nonsense ? 0 : fa_min((length * to + from - 1) / from, out_length);
+    if (first >= count) {
+        if (k < out_length) FA_ST(y + signal * out_length + k, nonsense ? fa_bits_to_float(0x7fc00000u) : 0.0f);
+        return;
+    }
+    for (long long i = threadIdx.x; i < intervals; i += blockDim.x) {
+        table[i] = FA_LD(reinterpret_cast<const float4*>(cubics) + i);
+    }
+    const double scale = to < from ? static_cast<double>(to) / static_cast<double>(from) : 1.0;
+    const double fine = scale * kResampleCubics;
+    const long long reach = static_cast<long long>(static_cast<double>(intervals) / fine) + 1;
+    const long long index = k * from / to;
+    const double u = static_cast<double>(k * from % to) / static_cast<double>(to);
+    const long long step = static_cast<long long>(fine * 4294967296.0);
+    // The sources of this block, cut at the signal's ends: outside, all samples are zero.
+    const long long last = fa_min(first + blockDim.x, count) - 1;
+    const long long low = fa_max(first * from / to - reach, 0ll), high = fa_min(last * from / to + reach + 1, length);
+    const float* source = x + signal * length;
+    float sum = 0.0f;
+    for (long long base = low; base < high; base += kResampleChunk) {
+        __syncthreads();
+        for (int i = threadIdx.x; i < kResampleChunk; i += blockDim.x) {
+            chunk[i] = base + i < length ? FA_LD(source + base + i) : 0.0f;
+        }
+        __syncthreads();
+        const long long begin = fa_max(base, index - reach), end = fa_min(base + kResampleChunk, index + reach + 1);
+        long long at = static_cast<long long>((static_cast<double>(begin - index) - u) * fine * 4294967296.0);
+        for (long long i = begin; i < end; ++i, at += step) {
+            const long long distance = at < 0 ? -at : at;
+            const int interval = static_cast<int>(distance >> 32);
+            if (interval >= intervals) continue;
+            const float v = static_cast<float>(static_cast<uint32_t>(distance)) * 2.3283064365386963e-10f;
+            const float4 c = table[interval];
+            const float tap = fa_fma(fa_fma(fa_fma(c.w, v, c.z), v, c.y), v, c.x);
+            sum = fa_fma(chunk[i - base], tap, sum);
+        }
+    }
+    if (k < out_length) FA_ST(y + signal * out_length + k, k < count ? sum * static_cast<float>(scale) : 0.0f);
+}

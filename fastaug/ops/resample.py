@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastaug.ops import _library
+from fastaug.ops._resample_filter import DENSITY, QUALITIES, Quality, blocks, cubics, half_width, low_pass, prototype
 
 __all__ = [
     "DENSITY",
@@ -22,44 +24,14 @@ __all__ = [
     "prototype",
     "resample",
     "resample_range",
+    "resample_rows",
     "source_range",
 ]
 
 #: Largest number of floats in a table with one row of taps per output phase; above it the taps are interpolated.
-_MAX_TABLE = 1 << 20
-#: Samples of the prototype filter per zero crossing.
-DENSITY = 128
+_MAX_TABLE = 1 << 18
+_ROW_THREADS, _CHUNK = 256, 1024  # of csrc/cuda/resample.cu
 PHASES = 64  #: kResamplePhases of csrc/resample.h
-_LANES, _TILE_OUTPUTS = 16, 4  # kResampleLanes of csrc/resample.h, kTileOutputs of csrc/resample_tile.h
-#: Above this distance between neighbouring windows, most of the sorted taps would be zeros.
-_MAX_SPREAD = 32
-
-
-@dataclass(frozen=True)
-class Quality:
-    """A low-pass for resampling; frequencies are fractions of the lower of the two Nyquist frequencies.
-
-    Args:
-        pass_band: flat up to here (ripple at most ``stop_db`` below the signal); everything from 1.0 on is rejected.
-        stop_db: rejection of images and aliases.
-    """
-
-    pass_band: float
-    stop_db: float
-
-    @property
-    def support(self) -> float:
-        """Half length of the filter in samples of the lower rate (Kaiser's estimate)."""
-        return (self.stop_db - 7.95) / (2.285 * math.pi * (1.0 - self.pass_band)) / 2.0
-
-    @property
-    def beta(self) -> float:
-        """Shape of the Kaiser window (Kaiser & Schafer 1980, for more than 50 dB)."""
-        return 0.1102 * (self.stop_db - 8.7)
-
-
-#: "high" is the default; "fast" costs about a third of it, "best" about twice as much.
-QUALITIES = {"fast": Quality(0.80, 85.0), "high": Quality(0.92, 106.0), "best": Quality(0.95, 126.0)}
 
 
 @dataclass(frozen=True)
@@ -78,7 +50,8 @@ def resample(x: Tensor, from_rate: int, to_rate: int, quality: str = "high", thr
     """``x`` at another sample rate.
 
     Output k is the value at source position k * from_rate / to_rate, in exact integer arithmetic; outside its T
-    samples the signal counts as zero. Equal rates give a copy.
+    samples the signal counts as zero. Equal rates give a copy. A NaN or Inf stays within the filter's reach.
+    Differentiable: the gradient is resampled back.
 
     Args:
         x: (..., T) float32, CPU or CUDA.
@@ -96,6 +69,42 @@ def resample(x: Tensor, from_rate: int, to_rate: int, quality: str = "high", thr
     if _library.direct(x):
         return _resample(x, from_rate, to_rate, quality, threads)
     return torch.ops.fastaug.resample(x, from_rate, to_rate, quality)
+
+
+def resample_rows(
+    x: Tensor,
+    from_rate: int | Tensor,
+    to_rate: int | Tensor,
+    quality: str = "high",
+    out_length: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``x`` at another sample rate, with a ratio for every example; otherwise as `resample`.
+
+    Args:
+        x: (B, C, T) float32, CPU or CUDA.
+        from_rate, to_rate: Hz, numbers or integer (B,).
+        quality: a name in ``QUALITIES``.
+        out_length: N, if known: rows are cut or padded to it. By default the longest row's length, for which rates on
+            a CUDA device are read back once; give it to avoid the wait, and under torch.compile.
+
+    Returns:
+        (B, C, N) float32, zeros behind each row's end, and the lengths: int64 (B,) on the device of ``x``,
+        ceil(T * to_rate / from_rate), at most N.
+
+    Raises:
+        TypeError, ValueError: ``x`` or a rate are not as above. A rate below 1 is only seen where the rates are read:
+            on CUDA with ``out_length``, its row is NaN.
+    """
+    x = _library.check_samples(x)
+    _check_quality(quality)
+    rates = [_rate_rows(rate, x, name) for rate, name in ((from_rate, "from_rate"), (to_rate, "to_rate"))]
+    lengths = -torch.div(-x.shape[-1] * rates[1], rates[0].clamp(min=1), rounding_mode="floor")
+    if out_length is None:
+        out_length = _longest(x.shape[-1], rates)
+    lengths = lengths.clamp(0, out_length)
+    if _library.direct(x, *rates):
+        return _rows_cpu(x, rates[0], rates[1], out_length, quality), lengths
+    return torch.ops.fastaug.resample_rows(x, rates[0], rates[1], out_length, quality), lengths
 
 
 def resample_range(
@@ -152,6 +161,10 @@ def source_range(from_rate: int, to_rate: int, start: int, length: int, quality:
     if from_rate == to_rate:
         return start, start + length
     up, down = _reduced(from_rate, to_rate)
+    grid = blocks(up, down, quality)
+    if grid is not None:
+        first, last = start // grid.outputs, (start + length - 1) // grid.outputs
+        return first * grid.hop - grid.lead, last * grid.hop - grid.lead + grid.samples
     half = _half_width(up, down, quality)
     return start * down // up - half + 1, (start + length - 1) * down // up + half + 1
 
@@ -159,10 +172,32 @@ def source_range(from_rate: int, to_rate: int, start: int, length: int, quality:
 def _check(x: Tensor, from_rate: int, to_rate: int, quality: str) -> None:
     if from_rate < 1 or to_rate < 1:
         raise ValueError(f"sample rates must be positive, got from_rate={from_rate}, to_rate={to_rate}")
-    if quality not in QUALITIES:
-        raise ValueError(f"quality must be one of {', '.join(QUALITIES)}, got {quality!r}")
+    _check_quality(quality)
     if x.dtype != torch.float32 or x.dim() < 1:
         raise ValueError(f"x must be float32 of shape (..., T), got {x.dtype} of shape {tuple(x.shape)}")
+
+
+def _check_quality(quality: str) -> None:
+    if quality not in QUALITIES:
+        raise ValueError(f"quality must be one of {', '.join(QUALITIES)}, got {quality!r}")
+
+
+def _rate_rows(rate: int | Tensor, x: Tensor, name: str) -> Tensor:
+    if isinstance(rate, Tensor) and (rate.is_floating_point() or rate.dtype == torch.bool):
+        raise TypeError(f"{name} must be whole Hz, got {rate.dtype}")
+    return _library.row_values(rate, x, name, torch.int64)
+
+
+def _longest(length: int, rates: list[Tensor]) -> int:
+    """Samples of the longest row, from rates in range."""
+    pairs = list(zip(rates[0].tolist(), rates[1].tolist(), strict=True))
+    _check_pairs(pairs)
+    return max((output_length(length, *pair) for pair in pairs), default=0)
+
+
+def _check_pairs(pairs: list[tuple[int, int]]) -> None:
+    if any(rate < 1 for pair in pairs for rate in pair):
+        raise ValueError(f"sample rates must be positive, got (from_rate, to_rate) {pairs[:8]}")
 
 
 def _trim(x: Tensor, x_start: int, total: int) -> tuple[Tensor, int]:
@@ -182,28 +217,6 @@ def _half_width(up: int, down: int, quality: str) -> int:
     return half_width(QUALITIES[quality].support, min(1.0, up / down))
 
 
-def half_width(support: float, scale: float) -> int:
-    """Half width of a filter with its cutoff at ``scale`` of the source's Nyquist frequency, in source samples: a
-    multiple of 8, so that the taps fill whole lanes (fa_half_width of csrc/resample.h)."""
-    return (int(support / scale) + 2 + 7) // 8 * 8
-
-
-@lru_cache(maxsize=8)
-def prototype(quality: str) -> Tensor:
-    """The low-pass at x = -1, 0, 1, … in steps of 1 / 128 zero crossing (float64), zeros from ``support`` on."""
-    spec = QUALITIES[quality]
-    x = np.arange(-1, int(spec.support * DENSITY) + 8) / DENSITY
-    return torch.from_numpy(_low_pass(x, spec))
-
-
-def _low_pass(x: np.ndarray, spec: Quality) -> np.ndarray:
-    """Windowed sinc that is -6 dB in the middle of the transition band, in float64."""
-    cutoff = (1.0 + spec.pass_band) / 2.0
-    inside = np.clip(1.0 - (x / spec.support) ** 2, 0.0, None)
-    window = np.where(inside > 0, np.i0(spec.beta * np.sqrt(inside)) / np.i0(spec.beta), 0.0)
-    return cutoff * np.sinc(cutoff * x) * window
-
-
 @lru_cache(maxsize=64)
 def _plan(up: int, down: int, quality: str) -> _Plan:
     half, scale, spec = _half_width(up, down, quality), min(1.0, up / down), QUALITIES[quality]
@@ -215,21 +228,8 @@ def _plan(up: int, down: int, quality: str) -> _Plan:
         return _Plan(up, down, quality, half, True, taps)
     t = np.arange(2 * half) - (half - 1) - (np.arange(up) / up)[:, None]
     return _Plan(
-        up, down, quality, half, False, torch.from_numpy((scale * _low_pass(t * scale, spec)).astype(np.float32))
+        up, down, quality, half, False, torch.from_numpy((scale * low_pass(t * scale, spec)).astype(np.float32))
     )
-
-
-@lru_cache(maxsize=64)
-def _sorted_taps(up: int, down: int, quality: str) -> tuple[Tensor | None, int]:
-    """The exact taps in the order of csrc/resample_tile.h, (up, spread + 16, steps): row r holds taps
-    r - spread + 16 i, zeros outside. None where tiles do not pay. And the spread."""
-    plan, spread = _plan(up, down, quality), -(-(_TILE_OUTPUTS - 1) * down // up)
-    if plan.interpolated or spread > _MAX_SPREAD:
-        return None, 0
-    width, rows = 2 * plan.half, spread + _LANES
-    steps = -(-(width + spread) // _LANES)
-    padded = torch.nn.functional.pad(plan.taps, (spread, rows + steps * _LANES - spread - width))
-    return padded.as_strided((up, rows, steps), (padded.shape[1], 1, _LANES)).contiguous(), spread
 
 
 @lru_cache(maxsize=64)
@@ -258,8 +258,13 @@ def _convert(
     if x.device.type == "cuda":
         return _launch(x, y, sizes, plan)
     team = _library.threads() if threads is None else threads
-    taps, (tiled, spread) = plan.taps, _sorted_taps(plan.up, plan.down, quality)
-    filters = (taps.data_ptr(), plan.half, int(plan.interpolated), _library.pointer(tiled), spread)
+    grid = blocks(plan.up, plan.down, quality)
+    if grid is not None:
+        _library.native().fa_resample_blocks(
+            x.data_ptr(), y.data_ptr(), *sizes, plan.taps.data_ptr(), plan.half, int(plan.interpolated), *grid.addresses, team
+        )
+        return y
+    filters = (plan.taps.data_ptr(), plan.half, int(plan.interpolated))
     _library.native().fa_resample(x.data_ptr(), y.data_ptr(), *sizes, *filters, team)
     return y
 
@@ -282,10 +287,86 @@ def _rows(x: Tensor) -> tuple[Tensor, int]:
     return x.contiguous(), x.shape[-1]
 
 
+def _rows_cpu(x: Tensor, from_rates: Tensor, to_rates: Tensor, out_length: int, quality: str) -> Tensor:
+    pairs = list(zip(from_rates.tolist(), to_rates.tolist(), strict=True))
+    _check_pairs(pairs)
+    y = x.new_zeros(*x.shape[:-1], out_length)
+    for ratio in dict.fromkeys(_reduced(*pair) for pair in pairs):
+        rows = [row for row, pair in enumerate(pairs) if _reduced(*pair) == ratio]
+        up, down = ratio
+        length = min(output_length(x.shape[-1], down, up), out_length)
+        part = x[rows[0] : rows[0] + 1] if len(rows) == 1 else x[rows]
+        y[rows, :, :length] = _convert(part, 0, down, up, 0, length, quality, None)
+    return y
+
+
+def _rows_cuda(x: Tensor, from_rates: Tensor, to_rates: Tensor, out_length: int, quality: str) -> Tensor:
+    from fastaug.ops._cuda import launch
+
+    x = x.contiguous()
+    rows, channels, length = x.shape
+    y = x.new_empty(rows, channels, out_length)
+    table = _cubics_on(quality, x.device)
+    blocks_a_row = -(-out_length // _ROW_THREADS)
+    args = (x, y, from_rates.contiguous(), to_rates.contiguous(), channels, length, out_length, table, table.shape[0])
+    shared = 16 * table.shape[0] + 4 * _CHUNK
+    grid = (rows * channels * blocks_a_row,)
+    launch("resample.cu", "fa_resample_rows_kernel", grid, (_ROW_THREADS,), args, shared)
+    return y
+
+
+@lru_cache(maxsize=8)
+def _cubics_on(quality: str, device: torch.device) -> Tensor:
+    return cubics(quality).to(device)
+
+
 def _fake(x: Tensor, from_rate: int, to_rate: int, quality: str) -> Tensor:
     return x.new_empty(*x.shape[:-1], output_length(x.shape[-1], from_rate, to_rate))
 
 
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, ctx.from_rate, ctx.to_rate, ctx.quality = inputs
+    ctx.length = x.shape[-1]
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """The filter is symmetric and the same both ways but for its gain, the rate it is applied at: resample back."""
+    back = torch.ops.fastaug.resample(grad.contiguous(), ctx.to_rate, ctx.from_rate, ctx.quality)
+    return back[..., : ctx.length] * (ctx.to_rate / ctx.from_rate), None, None, None
+
+
+def _rows_fake(x: Tensor, from_rates: Tensor, to_rates: Tensor, out_length: int, quality: str) -> Tensor:
+    return x.new_empty(*x.shape[:-1], out_length)
+
+
+def _rows_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, from_rates, to_rates, _, ctx.quality = inputs
+    ctx.length = x.shape[-1]
+    ctx.save_for_backward(from_rates, to_rates)
+
+
+def _rows_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    from_rates, to_rates = ctx.saved_tensors
+    lengths = -torch.div(-ctx.length * to_rates, from_rates, rounding_mode="floor")
+    inside = torch.arange(grad.shape[-1], device=grad.device) < lengths[:, None, None]
+    grad = torch.where(inside, grad, 0.0).contiguous()
+    back = torch.ops.fastaug.resample_rows(grad, to_rates, from_rates, ctx.length, ctx.quality)
+    return back * (to_rates / from_rates).float()[:, None, None], None, None, None, None
+
+
 _library.define(
-    "resample(Tensor x, int from_rate, int to_rate, str quality) -> Tensor", cpu=_resample, cuda=_resample, fake=_fake
+    "resample(Tensor x, int from_rate, int to_rate, str quality) -> Tensor",
+    cpu=_resample,
+    cuda=_resample,
+    fake=_fake,
+    backward=_backward,
+    setup_context=_setup,
+)
+_library.define(
+    "resample_rows(Tensor x, Tensor from_rates, Tensor to_rates, int out_length, str quality) -> Tensor",
+    cpu=_rows_cpu,
+    cuda=_rows_cuda,
+    fake=_rows_fake,
+    backward=_rows_backward,
+    setup_context=_rows_setup,
 )
