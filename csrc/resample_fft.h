@@ -316,8 +316,8 @@ FA_HD void fa_one_below_the_other(const float* x, long long samples, float* cons
 }
 
 // Sixteen blocks: their source samples (2 forward.size each) to their outputs, each row with room for a multiple of 4.
-// room: (forward.size + inverse.size) * 32 floats, aligned to 64 bytes. sick[lane] is NaN where an output is not finite:
-// a NaN or Inf, or an overflow, has spread over the whole block; else 0.
+// room: (forward.size + inverse.size) * 32 floats, aligned to 64 bytes. sick[lane] is NaN where an output is not
+// finite: a NaN or Inf, or an overflow, has spread over the whole block; else 0.
 template <class Piece>
 FA_HD void fa_run_blocks(const FaBlocks& blocks, const float* const* inputs, float* room, float* const* rows,
                          float* sick) {

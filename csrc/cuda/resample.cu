@@ -1,6 +1,94 @@
-// Sample-rate conversion on CUDA. Sixteen threads share one output, as the sixteen lanes of the CPU's dot product do:
-// taps and samples are read in whole 64-byte runs and both devices add in the same order.
+// Sample-rate conversion on CUDA, in direct form: three kernels for one ratio, the first that fits (see _launch in
+// fastaug/ops/resample.py), and one for a ratio in every row. The CPU filters most ratios by FFT instead, so the two
+// devices agree to 110 dB; in fa_resample_kernel, which takes what the others cannot, they agree bit by bit.
 #include "../resample.h"
+
+// Outputs of one thread: neighbours in fa_decimate_kernel (odd, so that the threads of a warp meet different banks),
+// whole periods apart in fa_polyphase_kernel.
+constexpr int kDecimateOutputs = 7;
+constexpr int kPolyphaseOutputs = 4;
+
+// x: rows of `stride` samples of which `count`, starting at source position x_start, are given. y: (rows, length),
+// outputs [start, start + length) of one in `down`. taps: (down, steps), those of every `down`-th sample, zeros at the
+// end up to a multiple of 7 steps. Shared: the sources of a block, every `down`-th sample side by side, (down, pitch).
+// A thread's seven outputs share six of their seven samples with each next step: one is read, seven products are made.
+// Grid: rows * ceil(length / (7 * blockDim.x)) blocks.
+extern "C" __global__ void __launch_bounds__(128)
+    fa_decimate_kernel(const float* x, float* y, long long stride, long long count, long long x_start, long long start,
+                       long long length, long long down, const float* taps, long long half, int steps, int pitch) {
+    FA_DYNAMIC_SHARED(float, samples);
+    const int tile = kDecimateOutputs * blockDim.x, phases = static_cast<int>(down);
+    const long long tiles = (length + tile - 1) / tile, row = blockIdx.x / tiles, first = blockIdx.x % tiles * tile;
+    const long long begin = (start + first) * down - half + 1 - x_start;
+    const float* source = x + row * stride;
+    for (int i = threadIdx.x; i < phases * pitch; i += blockDim.x) {
+        const long long from = begin + i;
+        samples[i % phases * pitch + i / phases] = from >= 0 && from < count ? FA_LD(source + from) : 0.0f;
+    }
+    __syncthreads();
+    const int mine = kDecimateOutputs * threadIdx.x;
+    float sums[kDecimateOutputs] = {}, window[kDecimateOutputs];
+    for (int phase = 0; phase < phases; ++phase) {
+        const float* line = samples + phase * pitch + mine;
+        const float* tap = taps + phase * steps;
+#pragma unroll
+        for (int r = 0; r < kDecimateOutputs; ++r) window[r] = line[r];
+        for (int step = 0; step < steps; step += kDecimateOutputs) {
+#pragma unroll
+            for (int u = 0; u < kDecimateOutputs; ++u) {
+                const float factor = FA_LD(tap + step + u);
+#pragma unroll
+                for (int r = 0; r < kDecimateOutputs; ++r) {
+                    sums[r] = fa_fma(window[(u + r) % kDecimateOutputs], factor, sums[r]);
+                }
+                window[u] = line[step + u + kDecimateOutputs];
+            }
+        }
+    }
+    __syncthreads();
+#pragma unroll
+    for (int r = 0; r < kDecimateOutputs; ++r) samples[mine + r] = sums[r];
+    __syncthreads();
+    for (int i = threadIdx.x; i < tile && first + i < length; i += blockDim.x) {
+        FA_ST(y + row * length + first + i, samples[i]);
+    }
+}
+
+// Outputs of up / down. taps: (2 * half, up), column n for the outputs n, n + up, ...; tile: outputs from a thread's
+// one to its next, a multiple of `up` and at most blockDim.x. Shared: the sources of a block, `room` floats.
+// Grid: rows * ceil((length + start % up) / (4 * tile)) blocks.
+extern "C" __global__ void __launch_bounds__(1024)
+    fa_polyphase_kernel(const float* x, float* y, long long stride, long long count, long long x_start, long long start,
+                        long long length, long long up, long long down, const float* taps, long long half, int tile,
+                        int room) {
+    FA_DYNAMIC_SHARED(float, samples);
+    const long long from_period = start / up * up, total = start + length;
+    const long long tiles = (total - from_period + kPolyphaseOutputs * tile - 1) / (kPolyphaseOutputs * tile);
+    const long long row = blockIdx.x / tiles;
+    const long long first = from_period + blockIdx.x % tiles * kPolyphaseOutputs * tile;
+    const long long begin = first / up * down - half + 1;
+    const float* source = x + row * stride;
+    for (int i = threadIdx.x; i < room; i += blockDim.x) {
+        const long long from = begin + i - x_start;
+        samples[i] = from >= 0 && from < count ? FA_LD(source + from) : 0.0f;
+    }
+    __syncthreads();
+    if (threadIdx.x >= tile) return;
+    const int column = threadIdx.x % static_cast<int>(up), periods = static_cast<int>(up);
+    const float* mine = samples + threadIdx.x * down / up;
+    const int hop = static_cast<int>(tile / up * down), width = static_cast<int>(2 * half);
+    float sums[kPolyphaseOutputs] = {};
+    for (int j = 0; j < width; ++j) {
+        const float factor = FA_LD(taps + j * periods + column);
+#pragma unroll
+        for (int r = 0; r < kPolyphaseOutputs; ++r) sums[r] = fa_fma(mine[j + r * hop], factor, sums[r]);
+    }
+#pragma unroll
+    for (int r = 0; r < kPolyphaseOutputs; ++r) {
+        const long long k = first + threadIdx.x + static_cast<long long>(r) * tile;
+        if (k >= start && k < total) FA_ST(y + row * length + (k - start), sums[r]);
+    }
+}
 
 // Sum over the sixteen threads of a half warp, in the order of fa_sum_lanes on the CPU.
 __device__ __forceinline__ float fa_half_warp_sum(float value) {
@@ -10,6 +98,8 @@ __device__ __forceinline__ float fa_half_warp_sum(float value) {
     return value;
 }
 
+// Sixteen threads share one output, as the sixteen lanes of the CPU's dot product do: taps and samples are read in
+// whole 64-byte runs and both devices add in the same order.
 // x: rows of `stride` samples of which `count`, starting at source position x_start, are given. y: (rows, length).
 // Grid: ceil(rows * length * 16 / blockDim.x) blocks.
 extern "C" __global__ void fa_resample_kernel(const float* x, float* y, long long rows, long long stride,
@@ -54,7 +144,7 @@ extern "C" __global__ void __launch_bounds__(256)
     fa_resample_rows_kernel(const float* x, float* y, const long long* from_rates, const long long* to_rates,
                             long long channels, long long length, long long out_length, const float* cubics,
                             long long intervals) {
-    FA_DYNAMIC_SHARED(float4, table)
+    FA_DYNAMIC_SHARED(float4, table);
     float* chunk = reinterpret_cast<float*>(table + intervals);
     const long long blocks = (out_length + blockDim.x - 1) / blockDim.x, signal = blockIdx.x / blocks;
     const long long first = blockIdx.x % blocks * blockDim.x, k = first + threadIdx.x;

@@ -31,6 +31,7 @@ __all__ = [
 #: Largest number of floats in a table with one row of taps per output phase; above it the taps are interpolated.
 _MAX_TABLE = 1 << 18
 _ROW_THREADS, _CHUNK = 256, 1024  # of csrc/cuda/resample.cu
+_DECIMATE_OUTPUTS, _DECIMATE_THREADS, _SHARED_BYTES = 7, 128, 48 * 1024
 PHASES = 64  #: kResamplePhases of csrc/resample.h
 
 
@@ -233,8 +234,15 @@ def _plan(up: int, down: int, quality: str) -> _Plan:
 
 
 @lru_cache(maxsize=64)
-def _taps_on(up: int, down: int, quality: str, device: torch.device) -> Tensor:
-    return _plan(up, down, quality).taps.to(device)
+def _taps_on(up: int, down: int, quality: str, device: torch.device, layout: str = "rows") -> Tensor:
+    """The taps as a kernel of csrc/cuda/resample.cu wants them."""
+    taps = _plan(up, down, quality).taps
+    if layout == "phases":
+        steps = _decimate_steps(down, taps.shape[-1])
+        taps = torch.nn.functional.pad(taps[0], (0, steps * down - taps.shape[-1])).view(steps, down).t()
+    elif layout == "columns":
+        taps = taps[torch.arange(up) * down % up].t()
+    return taps.contiguous().to(device)
 
 
 def _resample(x: Tensor, from_rate: int, to_rate: int, quality: str, threads: int | None = None) -> Tensor:
@@ -270,12 +278,35 @@ def _convert(
 
 
 def _launch(x: Tensor, y: Tensor, sizes: tuple[int, ...], plan: _Plan) -> Tensor:
+    """The first kernel that fits: whole decimation, a table of phases, anything else."""
+    rows, _, _, _, start, length, up, down = sizes
+    key, width = (plan.up, plan.down, plan.quality, x.device), 2 * plan.half
+    if not plan.interpolated:
+        steps = _decimate_steps(down, width)
+        pitch = _DECIMATE_OUTPUTS * _DECIMATE_THREADS + steps + _DECIMATE_OUTPUTS | 1
+        if up == 1 and 4 * down * pitch <= _SHARED_BYTES:
+            grid = rows * -(-length // (_DECIMATE_OUTPUTS * _DECIMATE_THREADS))
+            args = (x, y, *sizes[1:6], down, _taps_on(*key, "phases"), plan.half, steps, pitch)
+            return _run("fa_decimate_kernel", grid, _DECIMATE_THREADS, args, y, 4 * down * pitch)
+        tile = -(-128 // up) * up
+        room = 4 * tile // up * down + width + 1
+        if tile <= 1024 and 4 * room <= _SHARED_BYTES:
+            grid = rows * -(-(length + start % up) // (4 * tile))
+            args = (x, y, *sizes[1:], _taps_on(*key, "columns"), plan.half, tile, room)
+            return _run("fa_polyphase_kernel", grid, -(-tile // 32) * 32, args, y, 4 * room)
+    args = (x, y, *sizes, _taps_on(*key), plan.half, int(plan.interpolated))
+    return _run("fa_resample_kernel", -(-y.numel() * 16 // 256), 256, args, y)
+
+
+def _run(name: str, blocks: int, threads: int, args: tuple[Any, ...], y: Tensor, shared_bytes: int = 0) -> Tensor:
     from fastaug.ops._cuda import launch
 
-    taps = _taps_on(plan.up, plan.down, plan.quality, x.device)
-    args = (x, y, *sizes, taps, plan.half, int(plan.interpolated))
-    launch("resample.cu", "fa_resample_kernel", (-(-y.numel() * 16 // 256),), (256,), args)
+    launch("resample.cu", name, (blocks,), (threads,), args, shared_bytes)
     return y
+
+
+def _decimate_steps(down: int, width: int) -> int:
+    return -(-width // (down * _DECIMATE_OUTPUTS)) * _DECIMATE_OUTPUTS
 
 
 def _rows(x: Tensor) -> tuple[Tensor, int]:
@@ -301,8 +332,6 @@ def _rows_cpu(x: Tensor, from_rates: Tensor, to_rates: Tensor, out_length: int, 
 
 
 def _rows_cuda(x: Tensor, from_rates: Tensor, to_rates: Tensor, out_length: int, quality: str) -> Tensor:
-    from fastaug.ops._cuda import launch
-
     x = x.contiguous()
     rows, channels, length = x.shape
     y = x.new_empty(rows, channels, out_length)
@@ -310,9 +339,7 @@ def _rows_cuda(x: Tensor, from_rates: Tensor, to_rates: Tensor, out_length: int,
     blocks_a_row = -(-out_length // _ROW_THREADS)
     args = (x, y, from_rates.contiguous(), to_rates.contiguous(), channels, length, out_length, table, table.shape[0])
     shared = 16 * table.shape[0] + 4 * _CHUNK
-    grid = (rows * channels * blocks_a_row,)
-    launch("resample.cu", "fa_resample_rows_kernel", grid, (_ROW_THREADS,), args, shared)
-    return y
+    return _run("fa_resample_rows_kernel", rows * channels * blocks_a_row, _ROW_THREADS, args, y, shared)
 
 
 @lru_cache(maxsize=8)
