@@ -55,8 +55,8 @@ class Quality:
         return 0.1102 * (self.stop_db - 8.7)
 
 
-#: "high" is the default and has the pass band and stop band of soxr's HQ.
-QUALITIES = {"fast": Quality(0.80, 110.0), "high": Quality(0.913, 126.0), "best": Quality(0.95, 126.0)}
+#: "high" is the default: the transition band and the rejection of soxr's HQ. Measured in docs/resampling.md.
+QUALITIES = {"fast": Quality(0.80, 110.0), "high": Quality(0.915, 128.0), "best": Quality(0.95, 128.0)}
 
 
 def half_width(support: float, scale: float) -> int:
@@ -89,7 +89,9 @@ def cubics(quality: str) -> Tensor:
     spec = QUALITIES[quality]
     thirds = np.arange(4) / 3
     x = (np.arange(int(spec.support * CUBICS) + 1)[:, None] + thirds) / CUBICS
-    return torch.from_numpy((low_pass(x, spec) @ np.linalg.inv(np.vander(thirds, increasing=True)).T).astype(np.float32))
+    return torch.from_numpy(
+        (low_pass(x, spec) @ np.linalg.inv(np.vander(thirds, increasing=True)).T).astype(np.float32)
+    )
 
 
 @dataclass(frozen=True)
@@ -213,9 +215,7 @@ def _make_blocks(up: int, down: int, m: int, stretches: int, half: int, spec: Qu
     )
 
 
-def _response(
-    up: int, down: int, m: int, half: int, spec: Quality, out_size: int
-) -> npt.NDArray[np.complex128]:
+def _response(up: int, down: int, m: int, half: int, spec: Quality, out_size: int) -> npt.NDArray[np.complex128]:
     """The filter at the frequencies 0..out_size of a block, ahead by its lead; zero from the lower Nyquist on."""
     scale = min(1.0, up / down)
     # Taps at so many points per source sample; their images lie where the filter's side lobes have died away.

@@ -266,14 +266,11 @@ def _convert(
     if x.device.type == "cuda":
         return _launch(x, y, sizes, plan)
     team = _library.threads() if threads is None else threads
-    grid = blocks(plan.up, plan.down, quality)
-    if grid is not None:
-        _library.native().fa_resample_blocks(
-            x.data_ptr(), y.data_ptr(), *sizes, plan.taps.data_ptr(), plan.half, int(plan.interpolated), *grid.addresses, team
-        )
-        return y
-    filters = (plan.taps.data_ptr(), plan.half, int(plan.interpolated))
-    _library.native().fa_resample(x.data_ptr(), y.data_ptr(), *sizes, *filters, team)
+    grid, filters = blocks(plan.up, plan.down, quality), (plan.taps.data_ptr(), plan.half, int(plan.interpolated))
+    if grid is None:
+        _library.native().fa_resample(x.data_ptr(), y.data_ptr(), *sizes, *filters, team)
+    else:
+        _library.native().fa_resample_blocks(x.data_ptr(), y.data_ptr(), *sizes, *filters, *grid.addresses, team)
     return y
 
 
