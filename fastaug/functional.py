@@ -249,11 +249,11 @@ def resample(
         quality: "fast", "high" or "best", see docs/resampling.md.
         out_length: N with a tensor of rates; by default the longest row's, for which rates on a GPU are waited for.
     """
-    from fastaug.ops import resample as op
+    from fastaug.ops import resample, resample_rows
 
     if not isinstance(from_rate, Tensor) and not isinstance(to_rate, Tensor):
-        return op.resample(x.float(), from_rate, to_rate, quality).to(x.dtype)
-    out, lengths = op.resample_rows(_batch(x), from_rate, to_rate, quality, out_length)
+        return resample.resample(x.float(), from_rate, to_rate, quality).to(x.dtype)
+    out, lengths = resample_rows.resample_rows(_batch(x), from_rate, to_rate, quality, out_length)
     return _like(out, x), lengths
 
 

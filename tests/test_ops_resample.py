@@ -17,7 +17,9 @@ import reference
 from fastaug import functional as F
 from fastaug.ops import _cuda, _resample_filter
 from fastaug.ops import resample as ops
+from fastaug.ops import resample_rows as rows_ops
 from fastaug.ops.resample import QUALITIES, output_length, resample, resample_range, source_range
+from fastaug.ops.resample_rows import resample_rows
 from oracles import agreement_db, check_rows, emulate_launches
 
 RATES = [(44_100, 22_050), (48_000, 22_050), (22_050, 16_000), (44_100, 8_000), (8_000, 96_000), (44_099, 22_051)]
@@ -88,7 +90,7 @@ def test_a_bad_sample_stays_within_the_reach_of_the_filter(rates: tuple[int, int
     x[1, at], x[2, at] = bad, bad
     x[2, at + 1] = bad
     y = resample(x, *rates)
-    up, down = ops._reduced(*rates)
+    up, down = ops.reduced(*rates)
     reach = ops._half_width(up, down, "high")
     position = torch.arange(y.shape[1]) * down / up
     away = (position - at).abs() > reach + 1
@@ -227,7 +229,7 @@ def test_rows_are_independent(rates: tuple[int, int]) -> None:
 
 
 def test_large_coprime_ratios_need_no_large_table() -> None:
-    assert ops._plan(*ops._reduced(44_099, 96_001), "best").taps.numel() < 1 << 20
+    assert ops._plan(*ops.reduced(44_099, 96_001), "best").taps.numel() < 1 << 20
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 15])
@@ -259,7 +261,7 @@ def test_op() -> None:
 @pytest.mark.parametrize("rates", [(44_100, 22_050), (48_000, 22_050), (16_000, 22_050), (44_099, 22_051), (5, 5)])
 def test_the_gradient_is_the_adjoint(rates: tuple[int, int]) -> None:
     """<A x, g> = <x, A' g>, and entry by entry against the float64 matrix."""
-    length = 240
+    length = 60
     matrix = torch.from_numpy(
         np.stack([reference.resample(row, *rates, 0.915, 128.0) for row in np.eye(length)], 1)
         if rates[0] != rates[1]
@@ -270,7 +272,7 @@ def test_the_gradient_is_the_adjoint(rates: tuple[int, int]) -> None:
     g = torch.randn(y.shape)
     (gradient,) = torch.autograd.grad(y, x, g, create_graph=True)
     assert agreement_db(gradient.detach(), g.double() @ matrix) > 110
-    rows, _ = ops.resample_rows(x, rates[0], torch.full((2,), rates[1]))
+    rows, _ = resample_rows(x, rates[0], torch.full((2,), rates[1]))
     (again,) = torch.autograd.grad(rows, x, g)
     assert agreement_db(again, g.double() @ matrix) > 110
     g2 = torch.randn(x.shape)  # the gradient's gradient is the conversion itself
@@ -287,15 +289,15 @@ TO = torch.tensor([22_050, 22_050, 22_050, 44_101, 22_050, 22_050])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_rows_have_their_own_ratio(channels: int) -> None:
     x = torch.randn(6, channels, 1500)
-    y, lengths = ops.resample_rows(x, FROM, TO)
+    y, lengths = resample_rows(x, FROM, TO)
     assert lengths.tolist() == [output_length(1500, int(a), int(b)) for a, b in zip(FROM, TO)]
     assert y.shape == (6, channels, max(lengths.tolist()))
     for row in range(6):
         alone = resample(x[row], int(FROM[row]), int(TO[row]))
         assert torch.equal(y[row, :, : lengths[row]], alone) and (y[row, :, lengths[row] :] == 0).all()
-    cut, short = ops.resample_rows(x, FROM, TO, out_length=700)
+    cut, short = resample_rows(x, FROM, TO, out_length=700)
     assert torch.equal(cut, y[..., :700]) and short.tolist() == [700 if n > 700 else n for n in lengths.tolist()]
-    longer, same = ops.resample_rows(x, FROM, TO, out_length=4000)
+    longer, same = resample_rows(x, FROM, TO, out_length=4000)
     assert torch.equal(longer[..., : y.shape[-1]], y) and not longer[..., y.shape[-1] :].any()
     assert torch.equal(same, lengths)
 
@@ -307,40 +309,38 @@ def test_rows_with_one_number() -> None:
     assert lengths.tolist() == [250, 500, 345] and y.shape == (3, 1, 500)
     back, _ = F.resample(x.double(), to, 16_000, out_length=100)
     assert back.dtype == torch.float64 and back.shape == (3, 1, 100)
-    check_rows(lambda x, rows, _: ops.resample_rows(x, FROM[:4][rows], TO[:4][rows], out_length=900)[0],
+    check_rows(lambda x, rows, _: resample_rows(x, FROM[:4][rows], TO[:4][rows], out_length=900)[0],
                torch.randn(4, 2, 900), same_shape=False)  # fmt: skip
 
 
 def test_bad_rates_of_rows_raise() -> None:
     x = torch.randn(2, 1, 50)
     with pytest.raises(ValueError, match="positive"):
-        ops.resample_rows(x, torch.tensor([8000, 0]), 8000)
+        resample_rows(x, torch.tensor([8000, 0]), 8000)
     with pytest.raises(TypeError, match="to_rate must be whole Hz"):
-        ops.resample_rows(x, 8000, torch.tensor([8000.0, 1.0]))
+        resample_rows(x, 8000, torch.tensor([8000.0, 1.0]))
     with pytest.raises(ValueError, match="shape"):
-        ops.resample_rows(x, torch.tensor([8000, 1, 1]), 8000)
+        resample_rows(x, torch.tensor([8000, 1, 1]), 8000)
     with pytest.raises(ValueError, match="quality"):
-        ops.resample_rows(x, 8000, 1, "superb")
-    empty, lengths = ops.resample_rows(torch.zeros(0, 1, 50), torch.zeros(0, dtype=torch.int64), 8000)
+        resample_rows(x, 8000, 1, "superb")
+    empty, lengths = resample_rows(torch.zeros(0, 1, 50), torch.zeros(0, dtype=torch.int64), 8000)
     assert empty.shape == (0, 1, 0) and lengths.shape == (0,)
-    assert ops.resample_rows(torch.zeros(2, 1, 0), torch.tensor([1, 2]), 8000)[0].shape == (2, 1, 0)
+    assert resample_rows(torch.zeros(2, 1, 0), torch.tensor([1, 2]), 8000)[0].shape == (2, 1, 0)
 
 
 def test_op_of_rows() -> None:
     x = torch.randn(6, 1, 300, requires_grad=True)
     torch.library.opcheck(torch.ops.fastaug.resample_rows.default, (x, FROM, TO, 400, "high"))
-    compiled = torch.compile(
-        lambda x, a, b: ops.resample_rows(x, a, b, out_length=400), fullgraph=True, backend="eager"
-    )
+    compiled = torch.compile(lambda x, a, b: resample_rows(x, a, b, out_length=400), fullgraph=True, backend="eager")
     y, lengths = compiled(x, FROM, TO)
-    expected, same = ops.resample_rows(x, FROM, TO, out_length=400)
+    expected, same = resample_rows(x, FROM, TO, out_length=400)
     assert torch.equal(y, expected) and torch.equal(lengths, same)
 
 
 def test_the_gradient_of_rows_ends_where_they_end() -> None:
     x = torch.randn(6, 1, 300, requires_grad=True)
     g = torch.randn(6, 1, 500)
-    y, lengths = ops.resample_rows(x, FROM, TO, out_length=500)
+    y, lengths = resample_rows(x, FROM, TO, out_length=500)
     (gradient,) = torch.autograd.grad(y, x, g)
     for row in range(6):
         part = x[row].detach().requires_grad_()
@@ -373,7 +373,7 @@ def test_kernels_agree_with_the_cpu(
     low, high = (max(0, min(bound, total)) for bound in source_range(*rates, start, length, quality))
     x = whole[..., low:high].contiguous()
     expected = resample_range(x, low, *rates, start, length, total, quality)
-    plan = ops._plan(*ops._reduced(*rates), quality)
+    plan = ops._plan(*ops.reduced(*rates), quality)
     y = torch.full_like(expected, float("nan"))
     names: list[str] = []
     reports = emulate_launches(monkeypatch, count=True)
@@ -392,16 +392,16 @@ def test_kernels_agree_with_the_cpu(
 def test_the_kernel_of_rows_agrees_with_the_cpu(quality: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(7, 2, 900)
     from_rates, to_rates = torch.cat([FROM, torch.tensor([96_000])]), torch.cat([TO, torch.tensor([8_000])])
-    expected, _ = ops.resample_rows(x, from_rates, to_rates, quality, out_length=1100)
+    expected, _ = resample_rows(x, from_rates, to_rates, quality, out_length=1100)
     reports = emulate_launches(monkeypatch, count=True)
-    y = ops._rows_cuda(x, from_rates, to_rates, 1100, quality)
+    y = rows_ops._cuda(x, from_rates, to_rates, 1100, quality)
     for row in range(7):
         assert agreement_db(y[row], expected[row]) > 110
         end = output_length(900, int(from_rates[row]), int(to_rates[row]))
         assert (y[row, :, end:] == 0).all()
     assert reports[0].ratio < 1.3
     odd = torch.tensor([0] + [8000] * 6)
-    y = ops._rows_cuda(x, odd, to_rates, 300, quality)
+    y = rows_ops._cuda(x, odd, to_rates, 300, quality)
     assert y[0].isnan().all() and y[1:].isfinite().all()
 
 
@@ -410,7 +410,7 @@ def test_the_kernel_of_rows_agrees_with_the_cpu(quality: str, monkeypatch: pytes
 def test_cuda_agrees_with_the_cpu(rates: tuple[int, int], kernel: str) -> None:
     x = torch.randn(4, 2, 30_000)
     assert agreement_db(resample(x.cuda(), *rates).cpu(), resample(x, *rates)) > 110
-    rows, lengths = ops.resample_rows(x.cuda(), rates[0], torch.full((4,), rates[1]))
+    rows, lengths = resample_rows(x.cuda(), rates[0], torch.full((4,), rates[1]))
     assert agreement_db(rows.cpu(), resample(x, *rates)) > 110 and lengths.device.type == "cuda"
 
 
