@@ -106,6 +106,20 @@ def test_a_bad_sample_stays_within_the_reach_of_the_filter(rates: tuple[int, int
     assert part.numpy().tobytes() == y[:, start : start + length].contiguous().numpy().tobytes()
 
 
+@pytest.mark.parametrize("rates", [(44_100, 22_050), (48_000, 22_050), (16_000, 22_050)])
+def test_ranges_at_the_edges_of_blocks(rates: tuple[int, int]) -> None:
+    grid = _resample_filter.blocks(*ops.reduced(*rates), "high")
+    assert grid is not None
+    x = torch.randn(4 * grid.hop)
+    whole = resample(x, *rates)
+    for start in (grid.outputs - 1, grid.outputs, grid.outputs + 1):
+        for length in (1, 2, grid.outputs - 1, grid.outputs, grid.outputs + 1):
+            low, high = source_range(*rates, start, length)
+            low, high = max(low, 0), min(high, len(x))
+            y = resample_range(x[low:high], low, *rates, start, length, len(x))
+            assert torch.equal(y, whole[start : start + length])
+
+
 def test_blocks_do_not_depend_on_their_neighbours_in_the_lanes() -> None:
     x = torch.randn(5, 60_000)
     whole = resample(x, 44_100, 22_050)
