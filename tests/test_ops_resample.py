@@ -404,14 +404,14 @@ def test_kernels_agree_with_the_cpu(
 
 @pytest.mark.parametrize("quality", QUALITIES)
 def test_the_kernel_of_rows_agrees_with_the_cpu(quality: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.randn(7, 2, 900)
+    x = torch.randn(7, 2, 1500)  # more than a chunk
     from_rates, to_rates = torch.cat([FROM, torch.tensor([96_000])]), torch.cat([TO, torch.tensor([8_000])])
     expected, _ = resample_rows(x, from_rates, to_rates, quality, out_length=1100)
     reports = emulate_launches(monkeypatch, count=True)
     y = rows_ops._cuda(x, from_rates, to_rates, 1100, quality)
     for row in range(7):
         assert agreement_db(y[row], expected[row]) > 110
-        end = output_length(900, int(from_rates[row]), int(to_rates[row]))
+        end = output_length(1500, int(from_rates[row]), int(to_rates[row]))
         assert (y[row, :, end:] == 0).all()
     assert reports[0].ratio < 1.3
     odd = torch.tensor([0] + [8000] * 6)
@@ -435,4 +435,4 @@ def test_a_small_call_is_cheap() -> None:
         before = time.perf_counter()
         resample(x, 44_100, 22_050, threads=1)
         best = min(best, time.perf_counter() - before)
-    assert best < 100e-6  # 9 us on an idle core
+    assert best < 100e-6  # 38 us on an idle core: one block of 832 outputs
