@@ -8,6 +8,8 @@ A NaN or an infinity passes through its own row and reaches no other.
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 from torch import Tensor
 
@@ -238,14 +240,35 @@ def reverb(
     return _like(out, x)
 
 
-def resample(x: Tensor, from_rate: int, to_rate: int, quality: str = "high") -> Tensor:
+@overload
+def resample(x: Tensor, from_rate: int, to_rate: int, quality: str = "high") -> Tensor: ...
+@overload
+def resample(
+    x: Tensor, from_rate: Tensor, to_rate: int | Tensor, quality: str = "high", out_length: int | None = None
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def resample(
+    x: Tensor, from_rate: int, to_rate: Tensor, quality: str = "high", out_length: int | None = None
+) -> tuple[Tensor, Tensor]: ...
+def resample(
+    x: Tensor, from_rate: int | Tensor, to_rate: int | Tensor, quality: str = "high", out_length: int | None = None
+) -> Tensor | tuple[Tensor, Tensor]:
     """Band-limited resampling; output k sits at source position k · from_rate / to_rate, zeros outside.
 
-    Shapes: (..., T) -> (..., ceil(T · to_rate / from_rate)).
-    """
-    from fastaug.ops import resample as op
+    Shapes: (..., T) -> (..., ceil(T · to_rate / from_rate)). With an integer (B,) tensor of rates: (B, C, T) ->
+    (B, C, N) with zeros behind each row's end, and the lengths, int64 (B,).
 
-    return op.resample(x.float(), from_rate, to_rate, quality).to(x.dtype)
+    Args:
+        from_rate, to_rate: Hz.
+        quality: "fast", "high" or "best", see docs/resampling.md.
+        out_length: N with a tensor of rates; by default the longest row's, for which rates on a GPU are waited for.
+    """
+    from fastaug.ops import resample, resample_rows
+
+    if not isinstance(from_rate, Tensor) and not isinstance(to_rate, Tensor):
+        return resample.resample(x.float(), from_rate, to_rate, quality).to(x.dtype)
+    out, lengths = resample_rows.resample_rows(_batch(x), from_rate, to_rate, quality, out_length)
+    return _like(out, x), lengths
 
 
 def mix_down(x: Tensor) -> Tensor:

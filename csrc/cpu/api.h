@@ -10,12 +10,20 @@ void fa_philox4x32(const unsigned* counters, const unsigned* keys, unsigned* wor
 void fa_noise(const float* x, float* y, const long long* keys, const float* level, const unsigned char* active,
               long long rows, long long channels, long long length, int mode, long long threads);
 
-// csrc/cpu/resample.cpp. sorted: the taps in the order of csrc/resample_tile.h, or null.
+// csrc/cpu/resample.cpp
 void fa_resample_table(const double* master, long long density, double support, double scale, long long half,
                        float* table);
 void fa_resample(const float* x, float* y, long long rows, long long stride, long long count, long long x_start,
                  long long start, long long length, long long up, long long down, const float* taps, long long half,
-                 int interpolated, const float* sorted, long long spread, long long threads);
+                 int interpolated, long long threads);
+
+// csrc/cpu/resample_fft.cpp: the same, by blocks. shape: outputs, hop, lead of FaBlocks, then size, passes and radices
+// of both FFTs.
+void fa_resample_blocks(const float* x, float* y, long long rows, long long stride, long long count, long long x_start,
+                        long long start, long long length, long long up, long long down, const float* taps,
+                        long long half, int interpolated, const long long* shape, const float* forward_twiddles,
+                        const float* inverse_twiddles, const int* target, const int* sources, const float* factors,
+                        long long threads);
 
 // csrc/cpu/reverb.cpp. settings: (rows, 6) reverberance, hf_damping, room_scale, stereo_depth, pre_delay_ms,
 // wet_gain_db.

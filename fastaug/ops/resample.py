@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastaug.ops import _library
+from fastaug.ops._resample_filter import DENSITY, QUALITIES, Quality, blocks, half_width, low_pass, prototype
 
 __all__ = [
     "DENSITY",
@@ -26,40 +28,10 @@ __all__ = [
 ]
 
 #: Largest number of floats in a table with one row of taps per output phase; above it the taps are interpolated.
-_MAX_TABLE = 1 << 20
-#: Samples of the prototype filter per zero crossing.
-DENSITY = 128
+_MAX_TABLE = 1 << 18
+_DECIMATE_OUTPUTS, _DECIMATE_THREADS = 7, 128  # of csrc/cuda/resample.cu
+_SHARED_BYTES = 48 * 1024  # what a block may have without asking
 PHASES = 64  #: kResamplePhases of csrc/resample.h
-_LANES, _TILE_OUTPUTS = 16, 4  # kResampleLanes of csrc/resample.h, kTileOutputs of csrc/resample_tile.h
-#: Above this distance between neighbouring windows, most of the sorted taps would be zeros.
-_MAX_SPREAD = 32
-
-
-@dataclass(frozen=True)
-class Quality:
-    """A low-pass for resampling; frequencies are fractions of the lower of the two Nyquist frequencies.
-
-    Args:
-        pass_band: flat up to here (ripple at most ``stop_db`` below the signal); everything from 1.0 on is rejected.
-        stop_db: rejection of images and aliases.
-    """
-
-    pass_band: float
-    stop_db: float
-
-    @property
-    def support(self) -> float:
-        """Half length of the filter in samples of the lower rate (Kaiser's estimate)."""
-        return (self.stop_db - 7.95) / (2.285 * math.pi * (1.0 - self.pass_band)) / 2.0
-
-    @property
-    def beta(self) -> float:
-        """Shape of the Kaiser window (Kaiser & Schafer 1980, for more than 50 dB)."""
-        return 0.1102 * (self.stop_db - 8.7)
-
-
-#: "high" is the default; "fast" costs about a third of it, "best" about twice as much.
-QUALITIES = {"fast": Quality(0.80, 85.0), "high": Quality(0.92, 106.0), "best": Quality(0.95, 126.0)}
 
 
 @dataclass(frozen=True)
@@ -78,7 +50,8 @@ def resample(x: Tensor, from_rate: int, to_rate: int, quality: str = "high", thr
     """``x`` at another sample rate.
 
     Output k is the value at source position k * from_rate / to_rate, in exact integer arithmetic; outside its T
-    samples the signal counts as zero. Equal rates give a copy.
+    samples the signal counts as zero. Equal rates give a copy. A NaN or Inf stays within the filter's reach.
+    Differentiable: the gradient is resampled back.
 
     Args:
         x: (..., T) float32, CPU or CUDA.
@@ -136,7 +109,7 @@ def resample_range(
     x, x_start = _trim(x, x_start, total)
     if first >= last:
         return x.new_zeros(*x.shape[:-1], length)
-    y = _convert(x, x_start, from_rate, to_rate, first, last - first, quality, threads)
+    y = convert(x, x_start, from_rate, to_rate, first, last - first, quality, threads)
     return torch.nn.functional.pad(y, (first - start, start + length - last)) if last - first < length else y
 
 
@@ -151,7 +124,11 @@ def source_range(from_rate: int, to_rate: int, start: int, length: int, quality:
         return 0, 0
     if from_rate == to_rate:
         return start, start + length
-    up, down = _reduced(from_rate, to_rate)
+    up, down = reduced(from_rate, to_rate)
+    grid = blocks(up, down, quality)
+    if grid is not None:
+        first, last = start // grid.outputs, (start + length - 1) // grid.outputs
+        return first * grid.hop - grid.lead, last * grid.hop - grid.lead + grid.samples
     half = _half_width(up, down, quality)
     return start * down // up - half + 1, (start + length - 1) * down // up + half + 1
 
@@ -159,10 +136,14 @@ def source_range(from_rate: int, to_rate: int, start: int, length: int, quality:
 def _check(x: Tensor, from_rate: int, to_rate: int, quality: str) -> None:
     if from_rate < 1 or to_rate < 1:
         raise ValueError(f"sample rates must be positive, got from_rate={from_rate}, to_rate={to_rate}")
-    if quality not in QUALITIES:
-        raise ValueError(f"quality must be one of {', '.join(QUALITIES)}, got {quality!r}")
+    check_quality(quality)
     if x.dtype != torch.float32 or x.dim() < 1:
         raise ValueError(f"x must be float32 of shape (..., T), got {x.dtype} of shape {tuple(x.shape)}")
+
+
+def check_quality(quality: str) -> None:
+    if quality not in QUALITIES:
+        raise ValueError(f"quality must be one of {', '.join(QUALITIES)}, got {quality!r}")
 
 
 def _trim(x: Tensor, x_start: int, total: int) -> tuple[Tensor, int]:
@@ -171,7 +152,7 @@ def _trim(x: Tensor, x_start: int, total: int) -> tuple[Tensor, int]:
     return x[..., min(low, high) : high], x_start + low
 
 
-def _reduced(from_rate: int, to_rate: int) -> tuple[int, int]:
+def reduced(from_rate: int, to_rate: int) -> tuple[int, int]:
     divisor = math.gcd(from_rate, to_rate)
     return to_rate // divisor, from_rate // divisor
 
@@ -180,28 +161,6 @@ def _reduced(from_rate: int, to_rate: int) -> tuple[int, int]:
 def _half_width(up: int, down: int, quality: str) -> int:
     """Half width of the filter in source samples."""
     return half_width(QUALITIES[quality].support, min(1.0, up / down))
-
-
-def half_width(support: float, scale: float) -> int:
-    """Half width of a filter with its cutoff at ``scale`` of the source's Nyquist frequency, in source samples: a
-    multiple of 8, so that the taps fill whole lanes (fa_half_width of csrc/resample.h)."""
-    return (int(support / scale) + 2 + 7) // 8 * 8
-
-
-@lru_cache(maxsize=8)
-def prototype(quality: str) -> Tensor:
-    """The low-pass at x = -1, 0, 1, … in steps of 1 / 128 zero crossing (float64), zeros from ``support`` on."""
-    spec = QUALITIES[quality]
-    x = np.arange(-1, int(spec.support * DENSITY) + 8) / DENSITY
-    return torch.from_numpy(_low_pass(x, spec))
-
-
-def _low_pass(x: np.ndarray, spec: Quality) -> np.ndarray:
-    """Windowed sinc that is -6 dB in the middle of the transition band, in float64."""
-    cutoff = (1.0 + spec.pass_band) / 2.0
-    inside = np.clip(1.0 - (x / spec.support) ** 2, 0.0, None)
-    window = np.where(inside > 0, np.i0(spec.beta * np.sqrt(inside)) / np.i0(spec.beta), 0.0)
-    return cutoff * np.sinc(cutoff * x) * window
 
 
 @lru_cache(maxsize=64)
@@ -215,34 +174,28 @@ def _plan(up: int, down: int, quality: str) -> _Plan:
         return _Plan(up, down, quality, half, True, taps)
     t = np.arange(2 * half) - (half - 1) - (np.arange(up) / up)[:, None]
     return _Plan(
-        up, down, quality, half, False, torch.from_numpy((scale * _low_pass(t * scale, spec)).astype(np.float32))
+        up, down, quality, half, False, torch.from_numpy((scale * low_pass(t * scale, spec)).astype(np.float32))
     )
 
 
 @lru_cache(maxsize=64)
-def _sorted_taps(up: int, down: int, quality: str) -> tuple[Tensor | None, int]:
-    """The exact taps in the order of csrc/resample_tile.h, (up, spread + 16, steps): row r holds taps
-    r - spread + 16 i, zeros outside. None where tiles do not pay. And the spread."""
-    plan, spread = _plan(up, down, quality), -(-(_TILE_OUTPUTS - 1) * down // up)
-    if plan.interpolated or spread > _MAX_SPREAD:
-        return None, 0
-    width, rows = 2 * plan.half, spread + _LANES
-    steps = -(-(width + spread) // _LANES)
-    padded = torch.nn.functional.pad(plan.taps, (spread, rows + steps * _LANES - spread - width))
-    return padded.as_strided((up, rows, steps), (padded.shape[1], 1, _LANES)).contiguous(), spread
-
-
-@lru_cache(maxsize=64)
-def _taps_on(up: int, down: int, quality: str, device: torch.device) -> Tensor:
-    return _plan(up, down, quality).taps.to(device)
+def _taps_on(up: int, down: int, quality: str, device: torch.device, layout: str = "rows") -> Tensor:
+    """The taps as a kernel of csrc/cuda/resample.cu wants them."""
+    taps = _plan(up, down, quality).taps
+    if layout == "phases":
+        steps = _decimate_steps(down, taps.shape[-1])
+        taps = torch.nn.functional.pad(taps[0], (0, steps * down - taps.shape[-1])).view(steps, down).t()
+    elif layout == "columns":
+        taps = taps[torch.arange(up) * down % up].t()
+    return taps.contiguous().to(device)
 
 
 def _resample(x: Tensor, from_rate: int, to_rate: int, quality: str, threads: int | None = None) -> Tensor:
     length = output_length(x.shape[-1], from_rate, to_rate)
-    return _convert(x, 0, from_rate, to_rate, 0, length, quality, threads)
+    return convert(x, 0, from_rate, to_rate, 0, length, quality, threads)
 
 
-def _convert(
+def convert(
     x: Tensor, x_start: int, from_rate: int, to_rate: int, start: int, length: int, quality: str, threads: int | None
 ) -> Tensor:
     """Outputs [start, start + length), all inside the signal; what ``x`` does not hold is zero."""
@@ -251,26 +204,51 @@ def _convert(
     y = x.new_empty(*x.shape[:-1], length)
     if y.numel() == 0:
         return y
-    plan = _plan(*_reduced(from_rate, to_rate), quality)
+    plan = _plan(*reduced(from_rate, to_rate), quality)
     x, stride = _rows(x)
     count, rows = x.shape[-1], y.numel() // length
     sizes = (rows, stride, count, x_start, start, length, plan.up, plan.down)
     if x.device.type == "cuda":
         return _launch(x, y, sizes, plan)
     team = _library.threads() if threads is None else threads
-    taps, (tiled, spread) = plan.taps, _sorted_taps(plan.up, plan.down, quality)
-    filters = (taps.data_ptr(), plan.half, int(plan.interpolated), _library.pointer(tiled), spread)
-    _library.native().fa_resample(x.data_ptr(), y.data_ptr(), *sizes, *filters, team)
+    grid, filters = blocks(plan.up, plan.down, quality), (plan.taps.data_ptr(), plan.half, int(plan.interpolated))
+    if grid is None:
+        _library.native().fa_resample(x.data_ptr(), y.data_ptr(), *sizes, *filters, team)
+    else:
+        _library.native().fa_resample_blocks(x.data_ptr(), y.data_ptr(), *sizes, *filters, *grid.addresses, team)
     return y
 
 
 def _launch(x: Tensor, y: Tensor, sizes: tuple[int, ...], plan: _Plan) -> Tensor:
+    """The first kernel that fits: whole decimation, a table of phases, anything else."""
+    rows, _, _, _, start, length, up, down = sizes
+    key, width = (plan.up, plan.down, plan.quality, x.device), 2 * plan.half
+    if not plan.interpolated:
+        steps = _decimate_steps(down, width)
+        pitch = _DECIMATE_OUTPUTS * _DECIMATE_THREADS + steps + _DECIMATE_OUTPUTS | 1
+        if up == 1 and 4 * down * pitch <= _SHARED_BYTES:
+            grid = rows * -(-length // (_DECIMATE_OUTPUTS * _DECIMATE_THREADS))
+            args = (x, y, *sizes[1:6], down, _taps_on(*key, "phases"), plan.half, steps, pitch)
+            return run_kernel("fa_decimate_kernel", grid, _DECIMATE_THREADS, args, y, 4 * down * pitch)
+        tile = -(-128 // up) * up
+        room = 4 * tile // up * down + width + 1
+        if tile <= 1024 and 4 * room <= _SHARED_BYTES:
+            grid = rows * -(-(length + start % up) // (4 * tile))
+            args = (x, y, *sizes[1:], _taps_on(*key, "columns"), plan.half, tile, room)
+            return run_kernel("fa_polyphase_kernel", grid, -(-tile // 32) * 32, args, y, 4 * room)
+    args = (x, y, *sizes, _taps_on(*key), plan.half, int(plan.interpolated))
+    return run_kernel("fa_resample_kernel", -(-y.numel() * 16 // 256), 256, args, y)
+
+
+def run_kernel(name: str, blocks: int, threads: int, args: tuple[Any, ...], y: Tensor, shared_bytes: int = 0) -> Tensor:
     from fastaug.ops._cuda import launch
 
-    taps = _taps_on(plan.up, plan.down, plan.quality, x.device)
-    args = (x, y, *sizes, taps, plan.half, int(plan.interpolated))
-    launch("resample.cu", "fa_resample_kernel", (-(-y.numel() * 16 // 256),), (256,), args)
+    launch("resample.cu", name, (blocks,), (threads,), args, shared_bytes)
     return y
+
+
+def _decimate_steps(down: int, width: int) -> int:
+    return -(-width // (down * _DECIMATE_OUTPUTS)) * _DECIMATE_OUTPUTS
 
 
 def _rows(x: Tensor) -> tuple[Tensor, int]:
@@ -286,6 +264,22 @@ def _fake(x: Tensor, from_rate: int, to_rate: int, quality: str) -> Tensor:
     return x.new_empty(*x.shape[:-1], output_length(x.shape[-1], from_rate, to_rate))
 
 
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, ctx.from_rate, ctx.to_rate, ctx.quality = inputs
+    ctx.length = x.shape[-1]
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """The filter is symmetric and the same both ways but for its gain, the rate it is applied at: resample back."""
+    back = torch.ops.fastaug.resample(grad.contiguous(), ctx.to_rate, ctx.from_rate, ctx.quality)
+    return back[..., : ctx.length] * (ctx.to_rate / ctx.from_rate), None, None, None
+
+
 _library.define(
-    "resample(Tensor x, int from_rate, int to_rate, str quality) -> Tensor", cpu=_resample, cuda=_resample, fake=_fake
+    "resample(Tensor x, int from_rate, int to_rate, str quality) -> Tensor",
+    cpu=_resample,
+    cuda=_resample,
+    fake=_fake,
+    backward=_backward,
+    setup_context=_setup,
 )

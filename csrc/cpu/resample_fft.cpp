@@ -1,0 +1,84 @@
+// Sample-rate conversion by FFT on the CPU: sixteen blocks at a time, of whichever rows, on threads.
+#include "../resample_fft.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "api.h"
+#include "parallel.h"
+
+namespace {
+
+template <class Piece>
+FA_HD void run_blocks_lanes(const FaBlocks& blocks, const float* const* inputs, float* room, float* const* rows,
+                            float* sick) {
+    fa_run_blocks<Piece>(blocks, inputs, room, rows, sick);
+}
+
+FA_BY_WIDTH(run_blocks,
+            (const FaBlocks& blocks, const float* const* inputs, float* room, float* const* rows, float* sick),
+            (blocks, inputs, room, rows, sick))
+
+FaFft read_fft(const long long*& shape, const float* twiddles) {
+    FaFft fft = {*shape++, static_cast<int>(*shape++), {}, twiddles};
+    for (int pass = 0; pass < fft.passes; ++pass) fft.radix[pass] = static_cast<int>(*shape++);
+    return fft;
+}
+
+// Grows to what a thread needs and stays: fresh pages for every task would cost as much as its FFTs.
+float* aligned_room(size_t floats) {
+    thread_local std::vector<float> room;
+    constexpr size_t line = 64 / sizeof(float);
+    if (room.size() < floats + line) room.resize(floats + line);
+    return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(room.data()) + 63) / 64 * 64);
+}
+
+}  // namespace
+
+void fa_resample_blocks(const float* x, float* y, long long rows, long long stride, long long count, long long x_start,
+                        long long start, long long length, long long up, long long down, const float* taps,
+                        long long half, int interpolated, const long long* shape, const float* forward_twiddles,
+                        const float* inverse_twiddles, const int* target, const int* sources, const float* factors,
+                        long long threads) {
+    FaBlocks blocks = {};
+    blocks.outputs = *shape++;
+    blocks.hop = *shape++;
+    blocks.lead = *shape++;
+    blocks.forward = read_fft(shape, forward_twiddles);
+    blocks.inverse = read_fft(shape, inverse_twiddles);
+    blocks.target = target;
+    blocks.sources = sources;
+    blocks.factors = factors;
+    const long long samples = 2 * blocks.forward.size, row_room = (blocks.outputs + 3) / 4 * 4;
+    const long long first = start / blocks.outputs;
+    const long long per_row = (start + length + blocks.outputs - 1) / blocks.outputs - first;
+    const long long total = rows * per_row;
+    fa::parallel_rows((total + kFftLanes - 1) / kFftLanes, threads, [&](long long task) {
+        const long long work = (blocks.forward.size + blocks.inverse.size) * kFftComplex;
+        float* room = aligned_room(static_cast<size_t>(work + kFftLanes * (samples + row_room)));
+        float *edges = room + work, *results = edges + kFftLanes * samples;
+        const float* inputs[kFftLanes];
+        float *outputs[kFftLanes], sick[kFftLanes];
+        const int used = static_cast<int>(std::min<long long>(kFftLanes, total - task * kFftLanes));
+        for (int lane = 0; lane < kFftLanes; ++lane) {
+            const long long index = task * kFftLanes + (lane < used ? lane : 0);
+            const FaStretch source = {x + index / per_row * stride, x_start, count};
+            const long long begin = (first + index % per_row) * blocks.hop - blocks.lead;
+            inputs[lane] = lane < used ? fa_window(source, begin, samples, edges + lane * samples) : inputs[0];
+            outputs[lane] = results + lane * row_room;
+        }
+        run_blocks(blocks, inputs, room, outputs, sick);
+        for (int lane = 0; lane < used; ++lane) {
+            const long long index = task * kFftLanes + lane, row = index / per_row;
+            const long long begin = (first + index % per_row) * blocks.outputs;
+            const long long from = std::max(begin, start), to = std::min(begin + blocks.outputs, start + length);
+            float* out = y + row * length + (from - start);
+            if (sick[lane] == 0.0f) {
+                std::copy(outputs[lane] + (from - begin), outputs[lane] + (to - begin), out);
+            } else {
+                fa_resample(x + row * stride, out, 1, stride, count, x_start, from, to - from, up, down, taps, half,
+                            interpolated, 1);
+            }
+        }
+    });
+}
