@@ -88,6 +88,25 @@ def test_ranges_of_flac_at_every_rate(channels: int) -> None:
             assert torch.equal(part[:, : wanted.shape[1]], wanted) and not part[:, wanted.shape[1] :].any()
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_the_mean_of_flac_is_that_of_mix_down(channels: int) -> None:
+    data = encoded(tone(0.5, 6, channels=channels), "flac")
+    whole, _ = fastaug.load(data)
+    assert torch.equal(decode([data])[0][0], mix_down(whole))
+
+
+@pytest.mark.parametrize("kind", NATIVE)
+def test_a_long_crop_in_pieces_with_zeros_around(kind: str) -> None:
+    data = encoded(tone(30.0, 7, 44_100), kind, 44_100)
+    for rate in (None, 22_050):
+        whole, _ = fastaug.load(data, sample_rate=rate)
+        total = whole.shape[1]
+        samples, status = decode([data], [[-700], [0]], total + 1_900, rate, num_threads=2)
+        assert not status.any()
+        assert torch.equal(samples[0, 0], torch.nn.functional.pad(whole, (700, 1_200)))
+        assert torch.equal(samples[1, 0], torch.nn.functional.pad(whole, (0, 1_900)))
+
+
 def damaged_flac() -> tuple[bytes, int]:
     """Four seconds with one bad byte near the middle, and about which sample it spoils."""
     data = bytearray(encoded(tone(4.0, 0), "flac"))
@@ -201,11 +220,11 @@ def test_a_cut_flac_announces_its_length_and_orders_no_memory_for_it() -> None:
 
 def test_no_members_no_views_no_samples() -> None:
     data = encoded(tone(0.1, 0), "wav")
-    assert decode([], 0, 10)[0].shape == (0, 1, 0) and decode([])[0].shape == (0, 1, 0)
+    assert decode([], 0, 10)[0].shape == decode([])[0].shape == (0, 1, 0)
     samples, status = decode([data], 0, 0)
     assert samples.shape == (1, 1, 0) and status.tolist() == [0]
     samples, status = decode([data], np.zeros((0, 1), int), 5)
-    assert samples.shape == (0, 1, 1, 5) and status.shape == (0, 1)
+    assert samples.shape == (0, 1, 1, 0) and status.shape == (0, 1)
 
 
 @pytest.mark.parametrize("far", [2**62, -(2**62), 2**63 - 1, -(2**63)])

@@ -127,6 +127,7 @@ ODD = {
     "chunks before": riff(chunk(b"JUNK", b"x" * 7), fmt(), chunk(b"LIST", b"INFOabc"), DATA),
     "chunks after": riff(fmt(), DATA, chunk(b"LIST", b"INFOabcd")),
     "odd chunk without its pad": riff(fmt(), chunk(b"LIST", b"INFOabc", pad=False), DATA),
+    "a pad that is not zero": riff(fmt(), chunk(b"LIST", b"INFOabc", pad=False) + b"A", DATA),
     "a zero too many": riff(fmt(), chunk(b"LIST", b"INFOabcd") + b"\0", DATA),
     "bext": riff(chunk(b"bext", bytes(602)), fmt(), DATA, name=b"RIFF"),
     "format behind the data": riff(DATA, fmt()),

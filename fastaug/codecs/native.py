@@ -176,7 +176,7 @@ def decode_into(
         samples: float32 (rows, C, T), contiguous, on the CPU. The named rows are written, all of each.
 
     Returns:
-        Row → status and byte offset for each row that failed; it holds zeros.
+        Row → status and byte offset for each row that failed; what it holds is not specified.
     """
     rows, channels, width = samples.shape
     if not len(wanted.rows) or not width:
@@ -201,7 +201,6 @@ def decode_into(
     for i in np.flatnonzero(outcomes[:, 0]).tolist():  # pieces of a crop are in order: the first trouble is told
         row = int(table["row"][i])
         failed.setdefault(row, (Status(int(outcomes[i, 0])), int(outcomes[i, 1])))
-        samples[row] = 0.0
     return failed
 
 
