@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import Tensor
 
 from fastaug.checks import check_rate
-from fastaug.codecs.sndfile import Info, open_audio
+from fastaug.codecs.info import Info
+from fastaug.codecs.native import Encoded
+from fastaug.codecs.open import open_audio
 
 __all__ = ["info", "load"]
 
 
 def load(
-    source: str | Path | bytes | memoryview, start: int = 0, length: int | None = None, sample_rate: int | None = None
+    source: Encoded, start: int = 0, length: int | None = None, sample_rate: int | None = None
 ) -> tuple[Tensor, int]:
     """Decode a file or a range of it.
 
     Args:
-        source: path, or the bytes of a file.
+        source: path, or the bytes of a file (bytes, memoryview, uint8 array or tensor); its format is seen in them.
         start: first sample, at the output rate; zeros stand before the file (negative start) and after it.
         length: samples at the output rate; None reads to the end.
         sample_rate: resample to this rate in Hz; None keeps the file's.
@@ -38,7 +38,7 @@ def load(
         return audio.read(start, count, sample_rate), sample_rate or audio.info.sample_rate
 
 
-def info(source: str | Path | bytes | memoryview) -> Info:
+def info(source: Encoded) -> Info:
     """Sample rate, exact length, channels and format, without decoding the audio.
 
     Raises:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fastaug.batch import Batch, Place
-from fastaug.codecs.sndfile import DecodeError, OpenAudio, open_audio
+from fastaug.codecs.open import OpenAudio, open_audio
+from fastaug.codecs.status import DecodeError
 from fastaug.random import Keys, sample_id
 from fastaug.shards.record import BadRecord, Record
 from fastaug.shards.source import Source
@@ -194,7 +195,7 @@ class Loader:
         except ValueError as error:
             return BadRecord(record.key, record.place, "label", str(error))
         try:
-            with open_audio(record.audio, record.member or record.key) as audio:
+            with open_audio(record.audio, record.member or record.key, threads=1) as audio:
                 return self._rows(record, label, audio, task, epoch)
         except (DecodeError, OSError) as error:
             return BadRecord(record.key, record.place, "decode", str(error))
@@ -203,14 +204,12 @@ class Loader:
         total = audio.frames(self.sample_rate)
         if total == 0:
             raise DecodeError(f"{record.key}: no samples")
+        width = self.crop_samples if self.crop_samples is not None else total
+        wanted = [self._starts(record.key, total, task.occurrence, segment, epoch) for segment in task.segments]
+        distinct = sorted({start for starts in wanted for start in starts})
+        crops = dict(zip(distinct, audio.crops(distinct, width, self.sample_rate, self.channels), strict=True))
         rows = []
-        for segment in task.segments:
-            starts = self._starts(record.key, total, task.occurrence, segment, epoch)
-            width = self.crop_samples if self.crop_samples is not None else total
-            crops: dict[int, Tensor] = {}
-            for start in starts:
-                if start not in crops:
-                    crops[start] = audio.read(start, width, self.sample_rate, self.channels)
+        for segment, starts in zip(task.segments, wanted, strict=True):
             lengths = [max(min(width, total - start), 0) for start in starts]
             views = [crops[start] for start in starts]
             rows.append(Row(record.key, record.fields, label, task.occurrence, views, starts, lengths, segment))
@@ -230,7 +229,7 @@ class Loader:
         if isinstance(record, BadRecord):
             return record
         try:
-            with open_audio(record.audio, record.member or record.key) as audio:
+            with open_audio(record.audio, record.member or record.key, threads=1) as audio:
                 return audio.frames(self.sample_rate)
         except (DecodeError, OSError) as error:
             return BadRecord(record.key, record.place, "probe", str(error))

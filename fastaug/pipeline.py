@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fastaug.batch import Batch, Place
 from fastaug.checks import check_rate
-from fastaug.codecs.sndfile import DecodeError
+from fastaug.codecs.status import DecodeError
 from fastaug.loader import CROPS, Labels, Loader, Row, Task, merge_rows
 from fastaug.shards.order import epoch_order
 from fastaug.shards.record import BadRecord

@@ -1,8 +1,9 @@
-"""Decoding through libsndfile: ranges equal slices, errors name the file; load and info."""
+"""Decoding, natively and through libsndfile: ranges equal slices, errors name the file; load and info."""
 
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 import fastaug
 from corpus import KINDS, RATE, encoded, tone
-from fastaug.codecs import DecodeError, decode
+from fastaug.codecs import DecodeError, Status, decode, describe
 from fastaug.ops.resample import resample
 
 
@@ -83,7 +84,7 @@ def test_a_batch_of_mixed_codecs_rates_and_channels() -> None:
     ]
     starts = np.array([[0, 10, 20, 30], [5, 100, 200, 2_000]])
     samples, status = decode(clips, starts, 4_000, 16_000)
-    assert samples.shape == (2, 4, 1, 4_000) and status == [None] * 4
+    assert samples.shape == (2, 4, 1, 4_000) and status.shape == (2, 4) and not status.any()
     for view in range(2):
         for i, clip in enumerate(clips):
             alone, _ = fastaug.load(clip, int(starts[view, i]), 4_000, 16_000)
@@ -138,7 +139,10 @@ def test_bad_input_is_named_and_only_its_row_is_zero(tmp_path: Path, name: str) 
         fastaug.load(path)
     good = encoded(tone(0.5, 1), "wav")
     samples, status = decode([good, path, good], 0, 1000)
-    assert status[0] is None and status[2] is None and "bad.wav" in str(status[1])
+    assert status.shape == (3,) and status[0] == status[2] == 0 and status[1]
+    (line,) = describe(status, [good, path, good], 0, 1000)
+    assert re.match(rf"example 1: .*bad\.wav: .*{reason}", line)
+    assert describe(status) == [f"example 1: {Status(int(status[1])).meaning}"]
     assert not samples[1].any() and torch.equal(samples[0], samples[2]) and samples[0].any()
 
 

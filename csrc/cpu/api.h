@@ -50,3 +50,16 @@ void fa_echo(const float* x, float* y, const long long* offset, const float* dry
              const unsigned char* active, long long rows, long long channels, long long length, long long threads);
 void fa_crop(const float* x, float* y, const long long* starts, long long rows, long long channels, long long length,
              long long out_length, long long threads);
+
+// csrc/cpu/flac.cpp. facts (8,): rate, channels, bits, samples per channel, block, first byte of the frames, byte
+// behind them, byte of the trouble or -1; md5 (16,). Both return a status of csrc/codecs/status.h.
+int fa_flac_probe(const unsigned char* data, long long size, long long* facts, unsigned char* md5);
+// Samples [start, start + length) to floats (channels, stride), or, where that is null, to integers (channels, stride).
+int fa_flac_decode(const unsigned char* data, long long size, long long start, long long length, float* floats,
+                   int* integers, long long stride, long long* trouble);
+
+// csrc/cpu/decode.cpp. Tables of int64, one row a member, crop or plan; their fields are named there.
+void fa_audio_probe(long long* members, long long count, long long threads);
+void fa_audio_decode(const long long* members, const long long* crops, long long count, const long long* plans,
+                     long long* outcomes, float* y, long long rows, long long channels, long long length,
+                     long long longest, long long threads);

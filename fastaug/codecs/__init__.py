@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastaug.codecs.decode import decode
-from fastaug.codecs.sndfile import DecodeError, Info, open_audio
+from fastaug.codecs.decode import decode, describe
+from fastaug.codecs.info import Info
+from fastaug.codecs.open import OpenAudio, open_audio
+from fastaug.codecs.status import DecodeError, Status
 
-__all__ = ["DecodeError", "Info", "decode", "open_audio"]
+__all__ = ["DecodeError", "Info", "OpenAudio", "Status", "decode", "describe", "open_audio"]

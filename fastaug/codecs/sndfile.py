@@ -1,12 +1,11 @@
-"""Range decoding of one member through libsndfile (WAV, AIFF, FLAC, Ogg Vorbis and Opus, MP3, …)."""
+"""Range decoding of one member through libsndfile: Ogg Vorbis and Opus, MP3, AIFF, rare kinds of WAV, …"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastaug.codecs.info import Info
+from fastaug.codecs.status import DecodeError, Status
+from fastaug.functional import mix_down
 from fastaug.ops.resample import resample_range, source_range
 
 if TYPE_CHECKING:
     import soundfile
 
-__all__ = ["DecodeError", "Info", "OpenAudio", "open_audio"]
+__all__ = ["SndfileAudio", "open_sndfile"]
 
-# libsndfile reports 2^63 - 1 frames for a FLAC stream of unknown length.
+# libsndfile reports 2^63 - 1 frames for a stream of unknown length, and cannot seek in GSM 6.10.
 _IMPLAUSIBLE_FRAMES = 1 << 40
 # A decoder may end up to two MP3 frames before the announced length; more missing means a cut file.
 _TOLERATED_MISSING = 2304
@@ -29,31 +31,8 @@ _TOLERATED_MISSING = 2304
 _LARGEST_COPY = 1 << 20
 
 
-class DecodeError(ValueError):
-    """Encoded audio that cannot be decoded; says which and why."""
-
-
-@dataclass(frozen=True)
-class Info:
-    """What a file says of itself.
-
-    Attributes:
-        sample_rate: Hz. frames: samples per channel, encoder delay and padding removed. channels: count.
-        format: container and encoding in libsndfile's words, e.g. "MP3/MPEG_LAYER_III".
-    """
-
-    sample_rate: int
-    frames: int
-    channels: int
-    format: str
-
-    @property
-    def duration_seconds(self) -> float:
-        return self.frames / self.sample_rate
-
-
-class OpenAudio:
-    """An open member: exact length, and ranges at any output rate."""
+class SndfileAudio:
+    """An open member that libsndfile decodes: exact length, and ranges at any output rate."""
 
     def __init__(self, file: soundfile.SoundFile, name: str) -> None:
         self._file, self._name = file, name
@@ -61,7 +40,7 @@ class OpenAudio:
         if file.samplerate <= 0 or file.channels <= 0:
             raise DecodeError(f"{name}: the header says {file.samplerate} Hz and {file.channels} channels")
         frames = file.frames
-        if frames >= _IMPLAUSIBLE_FRAMES:
+        if frames >= _IMPLAUSIBLE_FRAMES or not file.seekable():
             self._whole = self._decode_to_end()
             frames = self._whole.shape[1]
         self.info = Info(file.samplerate, frames, file.channels, f"{file.format}/{file.subtype}")
@@ -85,15 +64,22 @@ class OpenAudio:
         Raises:
             DecodeError: the data are damaged, cut short, not finite, or have another number of channels.
         """
+        self.info.check_conversion(sample_rate, channels, self._name)
         rate = self.info.sample_rate
         out_rate = sample_rate or rate
         low, high = source_range(rate, out_rate, start, length)
         low, high = max(low, 0), min(high, self.info.frames)
-        source = mix_to(self._source(low, max(high, low)), channels, self._name)
+        source = _mix_to(self._source(low, max(high, low)), channels)
         if not bool(torch.isfinite(source).all()):
-            raise DecodeError(f"{self._name}: NaN or infinite samples between {low} and {high}")
+            raise DecodeError(f"{self._name}: NaN or infinite samples between {low} and {high}", Status.NOT_FINITE)
         out: Tensor = resample_range(source, low, rate, out_rate, start, length, self.info.frames)
         return out
+
+    def crops(
+        self, starts: Sequence[int], length: int, sample_rate: int | None = None, channels: int | None = None
+    ) -> list[Tensor]:
+        """Several ranges of one length."""
+        return [self.read(start, length, sample_rate, channels) for start in starts]
 
     def _source(self, low: int, high: int) -> Tensor:
         """float32 (C, high - low) at the file's rate, 0 ≤ low ≤ high ≤ frames."""
@@ -107,7 +93,8 @@ class OpenAudio:
             got = len(self._file.read(out=data))
         missing = high - low - got
         if missing > _TOLERATED_MISSING or (missing and high < self.info.frames - _TOLERATED_MISSING):
-            raise DecodeError(f"{self._name}: the audio ends at sample {low + got} of {self.info.frames} announced")
+            reason = f"the audio ends at sample {low + got} of {self.info.frames} announced"
+            raise DecodeError(f"{self._name}: {reason}", Status.TRUNCATED)
         return torch.from_numpy(data).T.contiguous()
 
     def _decode_to_end(self) -> Tensor:
@@ -120,53 +107,33 @@ class OpenAudio:
 
 
 @contextlib.contextmanager
-def open_audio(encoded: bytes | memoryview | str | Path, name: str | None = None) -> Iterator[OpenAudio]:
-    """Open encoded audio for probing and range reads.
-
-    Args:
-        encoded: the bytes of a file, or its path.
-        name: what to call it in errors; the path by default.
+def open_sndfile(encoded: memoryview | str | Path, name: str) -> Iterator[SndfileAudio]:
+    """Open encoded audio, not empty, for probing and range reads; ``name`` is what errors call it.
 
     Raises:
-        DecodeError: empty, unreadable or not audio. FileNotFoundError: no such file.
+        DecodeError: not audio that libsndfile reads.
     """
     import soundfile
 
     with contextlib.ExitStack() as stack:
-        if isinstance(encoded, str | Path):
-            label = name or str(encoded)
-            if not os.path.isfile(encoded):
-                raise FileNotFoundError(f"no such audio file: {encoded}")
-            size = os.path.getsize(encoded)
-            target: Any = str(encoded)
-        else:
-            label, size = name or "audio bytes", len(encoded)
-            target = stack.enter_context(_as_file(encoded)) if size else None
-        if size == 0:
-            raise DecodeError(f"{label}: empty (0 bytes)")
-        with _decoding(label):
+        target: Any = str(encoded)
+        if isinstance(encoded, memoryview):
+            target = stack.enter_context(_as_file(encoded))
+        with _decoding(name):
             file = stack.enter_context(soundfile.SoundFile(target))
-        yield OpenAudio(file, label)
+        yield SndfileAudio(file, name)
 
 
-def mix_to(samples: Tensor, channels: int | None, name: str = "samples") -> Tensor:
-    """(C, T) with ``channels`` channels: 1 is the mean of all, mono is repeated, None or equal keeps.
-
-    Raises:
-        DecodeError: neither applies, e.g. 6 channels asked as 2.
-    """
+def _mix_to(samples: Tensor, channels: int | None) -> Tensor:
+    """(C, T) with ``channels`` channels: 1 is the mean of all, mono is repeated, None or equal keeps."""
     have = samples.shape[0]
     if channels is None or channels == have:
         return samples
-    if channels == 1:
-        return samples.mean(dim=0, keepdim=True)
-    if have == 1:
-        return samples.expand(channels, -1).contiguous()
-    raise DecodeError(f"{name}: {have} channels cannot become {channels}; use channels=1 or None")
+    return mix_down(samples) if channels == 1 else samples.expand(channels, -1).contiguous()
 
 
 @contextlib.contextmanager
-def _as_file(encoded: bytes | memoryview) -> Iterator[Any]:
+def _as_file(encoded: memoryview) -> Iterator[Any]:
     """A path or file object that libsndfile can read the bytes from.
 
     On Linux an anonymous memory file: libsndfile then reads without calling back into Python, so that threads
@@ -177,7 +144,7 @@ def _as_file(encoded: bytes | memoryview) -> Iterator[Any]:
         return
     descriptor = os.memfd_create("fastaug", os.MFD_CLOEXEC)
     try:
-        view = memoryview(encoded)
+        view = encoded
         while view:
             view = view[os.write(descriptor, view) :]
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -198,5 +165,5 @@ def _decoding(name: str) -> Iterator[None]:
         if reason.startswith("File does not exist"):  # what libsndfile says of an MP3 without a frame
             reason = "no decodable audio frames"
         elif reason == "Format not recognised":
-            reason = "not in a format that libsndfile decodes (WAV, AIFF, FLAC, Ogg, MP3, …)"
+            raise DecodeError(f"{name}: {Status.UNSUPPORTED.meaning}", Status.UNSUPPORTED) from None
         raise DecodeError(f"{name}: {reason}") from None

@@ -1,0 +1,378 @@
+// Batches of encoded members to cropped, mixed and resampled rows. Each member is probed once; the source ranges of its
+// crops are merged where they touch, so that nothing is decoded twice; a merged range is decoded into the scratch of
+// its thread and resampled from there into the rows.
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "../codecs/probe.h"
+#include "api.h"
+#include "parallel.h"
+#include "../fa_simd.h"
+#include "flac.h"
+#include "wav.h"
+
+namespace {
+
+using namespace fa;
+
+// Rows of int64 tables that fastaug/codecs/native.py makes; the order of the fields is a contract with it.
+struct Member {
+    long long address, size;          // given
+    long long format, status, where;  // AudioFormat; kOk if samples can be had here; byte offset of the trouble
+    long long rate, channels, bits;   // of the source
+    long long frames;                 // by the header where the file is cut short
+    long long present, cut;           // frames that are there; if they are fewer, the Status of the others
+    long long kind, block, data;      // of WavInfo; FLAC: block and data_offset of AudioInfo
+    long long end, origin;            // FLAC: data_end and origin of AudioInfo
+    long long variant;                // WAVE: 1 extensible, 2 RF64 or BW64
+    const uint8_t* bytes() const { return reinterpret_cast<const uint8_t*>(address); }
+};
+
+struct Crop {
+    long long member, row, plan;  // plan -1: no resampling
+    long long at;                 // where in the row its first output goes
+    long long first, count;       // outputs [first, first + count), all inside the file
+    long long low, high;          // the source samples that they need, clipped to the file
+    long long before, after;      // zeros to write left and right of them
+};
+
+struct Plan {  // the arguments of fa_resample and, if there is a shape, of fa_resample_blocks
+    long long up, down, taps, half, interpolated, shape, forward_twiddles, inverse_twiddles, target, sources, factors;
+};
+
+struct Outcome {
+    long long status, where;
+};
+
+struct Segment {
+    long long low, high;       // source samples
+    const Crop* const* crops;  // sorted by `low`
+    long long count;
+};
+
+struct Output {
+    float* y;  // (rows, channels, length)
+    long long channels, length;
+    float* row(const Crop& crop, long long channel) const {
+        return y + (crop.row * channels + channel) * length + crop.at;
+    }
+};
+
+// Memory of a thread, kept from call to call unless it has grown large.
+class Scratch {
+  public:
+    float* floats(long long count) {
+        if (count > capacity_) {
+            data_.reset();
+            capacity_ = 0;
+            data_.reset(new float[static_cast<size_t>(count)]);
+            capacity_ = count;
+        }
+        return data_.get();
+    }
+    void shrink() {
+        if (capacity_ > kKept) {
+            data_.reset();
+            capacity_ = 0;
+        }
+    }
+
+  private:
+    static constexpr long long kKept = 1 << 22;
+    std::unique_ptr<float[]> data_;
+    long long capacity_ = 0;
+};
+
+WavInfo wav_info(const Member& member) {
+    WavInfo info = {};
+    info.kind = static_cast<int>(member.kind);
+    info.channels = member.channels;
+    info.block = member.block;
+    info.data = member.data;
+    return info;
+}
+
+AudioInfo flac_info(const Member& member) {
+    AudioInfo info;
+    info.rate = static_cast<int>(member.rate);
+    info.channels = static_cast<int>(member.channels);
+    info.bits = static_cast<int>(member.bits);
+    info.total = member.present;
+    info.data_offset = member.data;
+    info.data_end = member.end;
+    info.block = member.block;
+    info.origin = member.origin;
+    return info;
+}
+
+void probe_wav(Member& member) {
+    const WavInfo info = wav_probe(member.bytes(), member.size);
+    member.status = info.status;
+    member.where = info.where;
+    member.rate = info.rate;
+    member.channels = info.channels;
+    member.frames = member.present = info.frames;
+    member.kind = info.kind;
+    member.block = info.block;
+    member.data = info.data;
+    member.variant = wav_is(member.bytes(), "RIFF") ? info.extensible : 2;
+}
+
+void probe_flac(Member& member) {
+    AudioInfo info;
+    member.status = flac_probe(member.bytes(), member.size, info);
+    member.where = info.trouble;
+    if (!status_usable(info.status)) return;
+    member.format = kFlac;
+    member.rate = info.rate;
+    member.channels = info.channels;
+    member.bits = info.bits;
+    member.frames = std::max(info.total, info.announced);
+    member.present = info.total;
+    // Frames of constant samples hold the most: 65535 in about ten bytes. A header may not promise more memory.
+    if (member.present / 65536 > member.size / 10) {
+        member.status = kBadHeader;
+        member.where = info.data_offset;
+        return;
+    }
+    member.cut = info.status == kChanged ? kChanged : kTruncated;
+    if (member.cut == kTruncated && info.status != kTruncated) member.frames = member.present;
+    member.status = kOk;
+    member.block = info.block;
+    member.data = info.data_offset;
+    member.end = info.data_end;
+    member.origin = info.origin;
+}
+
+void probe(Member& member) {
+    const uint8_t* bytes = member.bytes();
+    member.status = kEmpty;
+    if (member.size == 0) return;
+    member.format = audio_format(bytes, member.size);
+    member.status = kUnsupported;
+    const bool bare = member.size > 2 && bytes[0] == 0xFF && (bytes[1] & 0xFE) == 0xF8;  // frames without "fLaC"
+    if (member.format == kWav) probe_wav(member);
+    if (member.format == kFlac || (member.format == kOther && bare)) probe_flac(member);
+}
+
+// The mean of rows in place of the first: one by one in float32, then divided, as fastaug.functional.mix_down.
+FA_CLONES void mix_rows(float* x, long long rows, long long count, long long stride) {
+    const float* second = x + stride;
+    if (rows == 2) {
+        for (long long i = 0; i < count; ++i) x[i] = (x[i] + second[i]) * 0.5f;
+        return;
+    }
+    for (long long c = 1; c < rows; ++c) {
+        for (long long i = 0; i < count; ++i) x[i] += x[c * stride + i];
+    }
+    const float divisor = static_cast<float>(rows);
+    for (long long i = 0; i < count; ++i) x[i] /= divisor;
+}
+
+// Source samples [low, high) as rows of floats, `stride` apart: the channels, or in the first row their mean.
+Outcome read_source(const Member& member, long long low, long long high, bool mix, float* x, long long stride) {
+    if (high > member.present) return {member.cut, member.where};
+    if (member.format == kWav) {
+        wav_read(member.bytes(), wav_info(member), low, high, mix, x, stride);
+        return {kOk, 0};
+    }
+    static thread_local FlacScratch scratch;
+    const int status =
+        flac_decode_range(member.bytes(), member.size, flac_info(member), low, high - low, x, stride, scratch);
+    if (mix && member.channels > 1) mix_rows(x, member.channels, high - low, stride);
+    return {status, scratch.trouble};
+}
+
+// Rows that read_source needs.
+long long source_rows(const Member& member, bool mix) { return mix && member.format == kWav ? 1 : member.channels; }
+
+long long first_not_finite(const float* x, long long count) {
+    int finite = 1;
+    for (long long i = 0; i < count; ++i) finite &= fabsf(x[i]) <= 3.4028234663852886e38f;
+    if (finite) return count;
+    long long i = 0;
+    while (fabsf(x[i]) <= 3.4028234663852886e38f) ++i;
+    return i;
+}
+
+bool may_hold_nan(const Member& member) {
+    return member.format == kWav && (member.kind == kWavF32 || member.kind == kWavF64);
+}
+
+// Where a crop's source has the first sample that is not finite. x: source samples from `start` on.
+Outcome check_finite(const Member& member, const Crop& crop, const float* x, long long start, long long channels,
+                     long long stride) {
+    const long long count = crop.high - crop.low;
+    long long first = count;
+    for (long long c = 0; c < channels; ++c) {
+        first = std::min(first, first_not_finite(x + c * stride + crop.low - start, count));
+    }
+    if (first == count) return {kOk, 0};
+    return {kNotFinite, member.data + (crop.low + first) * member.block};
+}
+
+template <class T>
+const T* table(long long address) {
+    return reinterpret_cast<const T*>(address);
+}
+
+// Outputs of one crop and channel from source samples [start, start + count).
+void resample_row(const Crop& crop, const Plan& plan, const float* x, long long start, long long count, float* y) {
+    const float* taps = table<float>(plan.taps);
+    const int interpolated = static_cast<int>(plan.interpolated);
+    if (!plan.shape) {
+        return fa_resample(x, y, 1, count, count, start, crop.first, crop.count, plan.up, plan.down, taps, plan.half,
+                           interpolated, 1);
+    }
+    fa_resample_blocks(x, y, 1, count, count, start, crop.first, crop.count, plan.up, plan.down, taps, plan.half,
+                       interpolated, table<long long>(plan.shape), table<float>(plan.forward_twiddles),
+                       table<float>(plan.inverse_twiddles), table<int>(plan.target), table<int>(plan.sources),
+                       table<float>(plan.factors), 1);
+}
+
+// The outputs of one crop from source samples [start, start + count), rows `stride` apart.
+void render(const Crop& crop, const Plan* plan, const float* x, long long start, long long count, long long stride,
+            long long channels, const Output& out) {
+    for (long long c = 0; c < channels; ++c) {
+        const float* source = x + c * stride;
+        if (!plan) {
+            std::copy_n(source + crop.low - start, crop.count, out.row(crop, c));
+        } else if (crop.count) {
+            resample_row(crop, *plan, source, start, count, out.row(crop, c));
+        }
+    }
+}
+
+void fill_around(const Crop& crop, long long channels, const Output& out) {
+    for (long long c = 0; c < out.channels; ++c) {
+        float* y = out.row(crop, c);
+        if (c >= channels) std::copy_n(out.row(crop, 0), crop.count, y);  // mono repeated
+        std::fill_n(y - crop.before, crop.before, 0.0f);
+        std::fill_n(y + crop.count, crop.after, 0.0f);
+    }
+}
+
+class Batch {
+  public:
+    Batch(const Member* members, const Crop* crops, const Plan* plans, Outcome* outcomes, const Output& out)
+        : members_(members), crops_(crops), plans_(plans), outcomes_(outcomes), out_(out) {}
+
+    // Decodes the union of some crops of one member, and renders each.
+    void run(const Segment& segment) const {
+        static thread_local Scratch scratch;
+        Outcome outcome = {kOk, 0};
+        try {
+            outcome = decode(segment, scratch);
+        } catch (const std::bad_alloc&) {
+            outcome = {kNoMemory, 0};
+        }
+        scratch.shrink();
+        if (outcome.status == kOk) return;
+        if (segment.count == 1) {
+            outcomes_[segment.crops[0] - crops_] = outcome;
+            return;
+        }
+        // The trouble may lie outside of some of them: what a row gets must not depend on the others.
+        for (long long i = 0; i < segment.count; ++i) {
+            run({segment.crops[i]->low, segment.crops[i]->high, segment.crops + i, 1});
+        }
+    }
+
+  private:
+    Outcome decode(const Segment& segment, Scratch& scratch) const {
+        const Crop& one = *segment.crops[0];
+        const Member& member = members_[one.member];
+        const bool mix = out_.channels == 1;
+        const long long channels = mix ? 1 : member.channels, count = segment.high - segment.low;
+        const long long needed = source_rows(member, mix);
+        // Nothing to do between decoder and row?
+        const bool straight = segment.count == 1 && one.plan < 0 && needed <= out_.channels;
+        float* x = straight ? out_.row(one, 0) : scratch.floats(needed * count);
+        const long long stride = straight ? out_.length : count;
+        if (count) {
+            const Outcome outcome = read_source(member, segment.low, segment.high, mix, x, stride);
+            if (outcome.status) return outcome;
+        }
+        for (long long i = 0; i < segment.count; ++i) {
+            const Crop& crop = *segment.crops[i];
+            Outcome& outcome = outcomes_[&crop - crops_];
+            if (may_hold_nan(member)) outcome = check_finite(member, crop, x, segment.low, channels, stride);
+            if (outcome.status) continue;
+            if (!straight) render(crop, plan(crop), x, segment.low, count, stride, channels, out_);
+            fill_around(crop, channels, out_);
+        }
+        return {kOk, 0};
+    }
+
+    const Plan* plan(const Crop& crop) const { return crop.plan < 0 ? nullptr : plans_ + crop.plan; }
+
+    const Member* members_;
+    const Crop* crops_;
+    const Plan* plans_;
+    Outcome* outcomes_;
+    Output out_;
+};
+
+// Crops of one member whose source ranges touch, as one segment. A segment grows beyond `longest`, where it leaves the
+// caches and keeps other threads from sharing a long file, only where that saves much decoding.
+std::vector<Segment> merge(const std::vector<const Crop*>& sorted, long long longest) {
+    std::vector<Segment> segments;
+    for (const Crop* const& crop : sorted) {
+        Segment* last = segments.empty() ? nullptr : &segments.back();
+        const bool touches = last && last->crops[0]->member == crop->member && crop->low <= last->high;
+        const long long high = touches ? std::max(last->high, crop->high) : 0;
+        const long long shared = touches ? std::min(last->high, crop->high) - crop->low : 0;
+        const bool much = shared * 8 >= crop->high - crop->low && high - last->low <= 4 * longest;
+        if (touches && (high == last->high || high - last->low <= longest || much)) {
+            last->high = high;
+            ++last->count;
+        } else {
+            segments.push_back({crop->low, crop->high, &crop, 1});
+        }
+    }
+    return segments;
+}
+
+// Fresh memory of a large batch costs more than decoding WAV into it, a fault each 4 KiB (0.11 ms for 236 KB of it on
+// Zen 4): ask for pages of 2 MiB. A wish; where it is not granted, nothing changes.
+void prefer_large_pages(float* y, long long count) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    constexpr uintptr_t page = 2 << 20;
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(y) + page - 1) / page * page;
+    const uintptr_t end = reinterpret_cast<uintptr_t>(y + count) / page * page;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+    (void)y;
+    (void)count;
+#endif
+}
+
+}  // namespace
+
+void fa_audio_probe(long long* members, long long count, long long threads) {
+    Member* table = reinterpret_cast<Member*>(members);
+    fa::parallel_rows(count, threads, [&](long long i) { probe(table[i]); });
+}
+
+void fa_audio_decode(const long long* members, const long long* crops, long long count, const long long* plans,
+                     long long* outcomes, float* y, long long rows, long long channels, long long length,
+                     long long longest, long long threads) {
+    const Crop* table = reinterpret_cast<const Crop*>(crops);
+    std::vector<const Crop*> sorted;
+    for (long long i = 0; i < count; ++i) sorted.push_back(table + i);
+    std::sort(sorted.begin(), sorted.end(), [](const Crop* a, const Crop* b) {
+        return a->member != b->member ? a->member < b->member : a->low != b->low ? a->low < b->low : a < b;
+    });
+    const std::vector<Segment> segments = merge(sorted, longest);
+    const Batch batch(reinterpret_cast<const Member*>(members), table, reinterpret_cast<const Plan*>(plans),
+                      reinterpret_cast<Outcome*>(outcomes), {y, channels, length});
+    prefer_large_pages(y, rows * channels * length);
+    fa::parallel_rows(static_cast<long long>(segments.size()), threads,
+                      [&](long long i) { batch.run(segments[static_cast<size_t>(i)]); });
+}

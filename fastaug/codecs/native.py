@@ -1,0 +1,272 @@
+"""The native decoders (WAV, FLAC): tables for csrc/cpu/decode.cpp, and an open member on top of them."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fastaug.codecs.info import Info
+from fastaug.codecs.status import DecodeError, Status
+from fastaug.ops import _library
+from fastaug.ops import resample as _resample
+from fastaug.ops.resample import output_length, source_range
+
+__all__ = ["Encoded", "Ints", "Members", "NativeAudio", "Wanted", "decode_into"]
+
+Ints = npt.NDArray[np.int64]
+Encoded = bytes | bytearray | memoryview | mmap.mmap | npt.NDArray[np.uint8] | Tensor | str | Path
+
+# Structs of csrc/cpu/decode.cpp: fields of int64, in its order.
+_MEMBER_FIELDS = (
+    "address", "size", "format", "status", "where", "rate", "channels", "bits", "frames",
+    "present", "cut", "kind", "block", "data", "end", "origin", "variant",
+)  # fmt: skip
+_MEMBER = np.dtype([(name, np.int64) for name in _MEMBER_FIELDS])
+_CROP_FIELDS = ("member", "row", "plan", "at", "first", "count", "low", "high", "before", "after")
+_CROP = np.dtype([(name, np.int64) for name in _CROP_FIELDS])
+_WAV, _FLAC = 1, 2  # AudioFormat of csrc/codecs/probe.h
+
+# A crop is decoded in pieces of about so many source samples: 1 MiB of floats, which stay in the cache of a core, and
+# several threads can share one long file.
+_PIECE = 1 << 18
+_FAR = 1 << 60  # a start or length beyond is as good as this one
+
+_WAV_NAMES = ("WAV", "WAVEX", "RF64")
+_WAV_KINDS = {1: "PCM_U8", 2: "PCM_16", 3: "PCM_24", 4: "PCM_32", 5: "FLOAT", 6: "DOUBLE"}
+# By the field of the format chunk that is wrong: its distance from the chunk's first byte.
+_FORMAT_CHUNK = {
+    0: "a format chunk of at least 16 bytes, 40 if extensible",
+    2: "1 to 1024 channels",
+    4: "a sample rate from 1 to 2147483647 Hz",
+    12: "a block_align above 0",
+    14: "a number of bits per sample above 0",
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Crops, int64 (n,) each: outputs [start, start + length) of a member, into a row of the result. Length -1: to
+    the end."""
+
+    members: Ints
+    rows: Ints
+    starts: Ints
+    lengths: Ints
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> Wanted:
+        if chosen.all():
+            return self
+        return Wanted(self.members[chosen], self.rows[chosen], self.starts[chosen], self.lengths[chosen])
+
+
+class Members:
+    """Encoded members in memory and what their headers say.
+
+    Args:
+        encoded: contents as bytes, or anything that shows its bytes without a copy; paths are mapped into memory.
+        names: what to call them in errors.
+        threads: at most so many.
+    """
+
+    def __init__(self, encoded: Sequence[Encoded], names: Sequence[str], threads: int) -> None:
+        self.names = names
+        self._bytes = [_as_bytes(item) for item in encoded]
+        self.table = np.zeros(len(encoded), _MEMBER)
+        self.table["address"] = [item.__array_interface__["data"][0] for item in self._bytes]
+        self.table["size"] = [item.size for item in self._bytes]
+        # A member takes microseconds, waking a team takes tens of them.
+        _library.native().fa_audio_probe(self.table.ctypes.data, len(encoded), min(threads, len(encoded) // 16))
+
+    def status(self, i: int) -> Status:
+        """Whether a native decoder takes member ``i``."""
+        return Status(int(self.table["status"][i]))
+
+    def view(self, i: int) -> memoryview:
+        return self._bytes[i].data
+
+    def info(self, i: int) -> Info:
+        row = self.table[i]
+        if row["format"] == _WAV:
+            kind = f"{_WAV_NAMES[row['variant']]}/{_WAV_KINDS[int(row['kind'])]}"
+        else:
+            kind = "FLAC/PCM_S8" if row["bits"] == 8 else f"FLAC/PCM_{row['bits']}"
+        return Info(int(row["rate"]), int(row["frames"]), int(row["channels"]), kind)
+
+    def error(self, i: int, status: Status, where: int) -> DecodeError:
+        """What went wrong with member ``i``, in words."""
+        text = status.meaning
+        if status == Status.BAD_HEADER and self.table["format"][i] == _WAV:
+            text = f"expected {_FORMAT_CHUNK.get(int(self.table['kind'][i]), 'a plausible header')}"
+        if status == Status.TRUNCATED:
+            text = f"the audio ends at sample {self.table['present'][i]} of {self.table['frames'][i]} announced,"
+        at = "" if status in (Status.EMPTY, Status.UNSUPPORTED) else f" at byte {where} of {self.table['size'][i]}"
+        return DecodeError(f"{self.names[i]}: {text}{at}", status)
+
+    def probe_error(self, i: int) -> DecodeError:
+        return self.error(i, self.status(i), int(self.table["where"][i]))
+
+    def check_end(self, i: int, stop: int | None = None, sample_rate: int | None = None) -> None:
+        """Whether member ``i`` has what its header announces, before memory is taken for it.
+
+        Args:
+            stop: end of what is wanted of it, at the output rate; None: all.
+
+        Raises:
+            DecodeError: it is cut short before that.
+        """
+        row = self.table[i]
+        rate, present = int(row["rate"]), int(row["present"])
+        if present < row["frames"] and (stop is None or stop > output_length(present, rate, sample_rate or rate)):
+            raise self.error(i, Status(int(row["cut"])), int(row["where"]))
+
+
+def _as_bytes(item: Encoded) -> npt.NDArray[np.uint8]:
+    """The bytes of a member as an array, without a copy where possible.
+
+    Raises:
+        FileNotFoundError: a path without a file. TypeError: neither bytes nor a path.
+    """
+    if isinstance(item, str | Path):
+        return _mapped(item)
+    if isinstance(item, Tensor):
+        item = item.numpy()
+    if isinstance(item, np.ndarray) and item.dtype != np.uint8:
+        raise TypeError(f"encoded bytes must be uint8, got {item.dtype}")
+    if isinstance(item, np.ndarray):
+        return np.ascontiguousarray(item).reshape(-1)
+    return np.frombuffer(item, np.uint8) if len(item) else np.zeros(0, np.uint8)
+
+
+def _mapped(path: str | Path) -> npt.NDArray[np.uint8]:
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no such audio file: {path}")
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return np.zeros(0, np.uint8)
+        return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+
+
+@lru_cache(maxsize=64)
+def _plan(from_rate: int, to_rate: int) -> tuple[tuple[int, ...], Any]:
+    """The fields of a Plan of csrc/cpu/decode.cpp, and what keeps their tables in memory."""
+    up, down = _resample._reduced(from_rate, to_rate)
+    plan, grid = _resample._plan(up, down, "high"), _resample.blocks(up, down, "high")
+    addresses = grid.addresses if grid else (0,) * 6
+    return (up, down, plan.taps.data_ptr(), plan.half, int(plan.interpolated), *addresses), (plan, grid)
+
+
+def decode_into(
+    members: Members, wanted: Wanted, sample_rate: int | None, samples: Tensor, threads: int
+) -> dict[int, tuple[Status, int]]:
+    """Decode crops of members that `Members.status` says are OK.
+
+    Args:
+        wanted: the crops; no row is named twice. Members have as many channels as ``samples``, or one, unless
+            ``samples`` has one: then the mean.
+        samples: float32 (rows, C, T), contiguous, on the CPU. The named rows are written, all of each.
+
+    Returns:
+        Row → status and byte offset for each row that failed; what it holds is not specified.
+    """
+    rows, channels, width = samples.shape
+    if not len(wanted.rows) or not width:
+        return {}
+    plans: list[tuple[tuple[int, ...], Any]] = []
+    parts = []
+    rates = members.table["rate"][wanted.members]
+    for rate in np.unique(rates).tolist():
+        index = -1
+        if sample_rate not in (None, rate):
+            index = len(plans)
+            plans.append(_plan(rate, int(sample_rate or 0)))
+        parts.append(_crops(members, wanted.where(rates == rate), rate, sample_rate or rate, index, width))
+    table = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    filters = np.array([fields for fields, _ in plans], np.int64)
+    outcomes = np.zeros((len(table), 2), np.int64)
+    _library.native().fa_audio_decode(
+        members.table.ctypes.data, table.ctypes.data, len(table), filters.ctypes.data, outcomes.ctypes.data,
+        samples.data_ptr(), rows, channels, width, _PIECE, threads,
+    )  # fmt: skip
+    failed: dict[int, tuple[Status, int]] = {}
+    for i in np.flatnonzero(outcomes[:, 0]).tolist():  # pieces of a crop are in order: the first trouble is told
+        row = int(table["row"][i])
+        failed.setdefault(row, (Status(int(outcomes[i, 0])), int(outcomes[i, 1])))
+    return failed
+
+
+def _crops(members: Members, wanted: Wanted, rate: int, out_rate: int, plan: int, width: int) -> npt.NDArray[np.void]:
+    """Structs Crop of csrc/cpu/decode.cpp for members of one rate; a long crop becomes several."""
+    frames = members.table["frames"][wanted.members]
+    total = -(-frames * out_rate // rate)  # output_length
+    start = np.clip(wanted.starts, -_FAR, _FAR)
+    stop = np.where(wanted.lengths < 0, total, start + np.minimum(wanted.lengths, _FAR))
+    first, last = np.maximum(start, 0), np.minimum(stop, total)
+    inside = first < last
+    table = np.zeros(len(frames), _CROP)
+    table["member"], table["row"], table["plan"] = wanted.members, wanted.rows, plan
+    table["at"] = table["before"] = np.where(inside, first - start, 0)
+    table["first"], table["count"] = first, np.where(inside, last - first, 0)
+    ranges = [source_range(rate, out_rate, f, n) for f, n in zip(first.tolist(), table["count"].tolist(), strict=True)]
+    low, high = np.array(ranges, np.int64).T
+    table["low"], table["high"] = np.maximum(low, 0), np.minimum(high, frames)
+    table["after"] = width - table["at"] - table["count"]
+    if (table["high"] - table["low"] < 3 * _PIECE).all():
+        return table
+    return np.concatenate([_pieces(crop, rate, out_rate) for crop in table])
+
+
+def _pieces(crop: np.void, rate: int, out_rate: int) -> npt.NDArray[np.void]:
+    """A long crop as several that share its row. Their edges lie on a grid of the file, the same for all crops."""
+    first, last, size = int(crop["first"]), int(crop["first"] + crop["count"]), max(_PIECE * out_rate // rate, 1)
+    edges = np.array([first, *range((first // size + 2) * size, last - size, size), last])
+    table = np.full(len(edges) - 1, crop, _CROP)
+    table["first"], table["count"] = edges[:-1], np.diff(edges)
+    table["at"] += edges[:-1] - first
+    table["before"][1:] = table["after"][:-1] = 0
+    for piece in table:
+        low, high = source_range(rate, out_rate, int(piece["first"]), int(piece["count"]))
+        piece["low"], piece["high"] = max(low, 0), min(high, int(crop["high"]))
+    return table
+
+
+class NativeAudio:
+    """An open member of a native format: exact length, and ranges at any output rate."""
+
+    def __init__(self, members: Members, threads: int) -> None:
+        self._members, self._threads = members, threads
+        self.info = members.info(0)
+
+    def frames(self, sample_rate: int | None) -> int:
+        """Length in samples at the output rate: ⌈frames · out / in⌉."""
+        rate = self.info.sample_rate
+        return output_length(self.info.frames, rate, sample_rate or rate)
+
+    def read(self, start: int, length: int, sample_rate: int | None = None, channels: int | None = None) -> Tensor:
+        """As `SndfileAudio.read`."""
+        return self.crops([start], length, sample_rate, channels)[0]
+
+    def crops(
+        self, starts: Sequence[int], length: int, sample_rate: int | None = None, channels: int | None = None
+    ) -> list[Tensor]:
+        """Several ranges of one length at once: what they share is decoded once."""
+        count = self.info.channels if channels is None else channels
+        self.info.check_conversion(sample_rate, count, self._members.names[0])
+        self._members.check_end(0, min(max(starts, default=0) + length, self.frames(sample_rate)), sample_rate)
+        samples = torch.empty(len(starts), count, length)
+        wanted = Wanted(
+            np.zeros(len(starts), np.int64), np.arange(len(starts)), np.array(starts), np.full(len(starts), length)
+        )
+        failed = decode_into(self._members, wanted, sample_rate, samples, self._threads)
+        for status, where in failed.values():
+            raise self._members.error(0, status, where)
+        return list(samples)
