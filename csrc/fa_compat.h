@@ -122,6 +122,16 @@ FA_HD float fa_bits_to_float(uint32_t bits) {
 #endif
 }
 
+FA_HD double fa_bits_to_double(uint64_t bits) {
+#if FA_CUDA && defined(__CUDA_ARCH__)
+    return __longlong_as_double(static_cast<long long>(bits));
+#else
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+#endif
+}
+
 FA_HD uint32_t fa_float_to_bits(float value) {
 #if FA_CUDA && defined(__CUDA_ARCH__)
     return __float_as_uint(value);
