@@ -7,6 +7,7 @@
 
 #include "../resample_cpu.h"
 #include "api.h"
+#include "../repitch_cpu.h"
 #include "parallel.h"
 
 namespace {
@@ -101,29 +102,9 @@ void stretch(const Padded& x, float* y, long long y_stride, long long out, const
     }
 }
 
-template <class Piece>
-FA_HD void interpolate_lanes(const FaStretch& source, float* y, long long length, double step, const float* table,
-                             long long half, float* scratch) {
-    const long long width = 2 * half;
-    for (long long k = 0; k < length; ++k) {
-        const FaPosition at = fa_real_position(k, step);
-        const float* window = fa_window(source, at.index - half + 1, width, scratch);
-        y[k] = fa_dot_interpolated<Piece>(window, table + at.phase * 3 * width, width, at.fraction);
-    }
-}
-
-FA_BY_WIDTH(interpolate,
-            (const FaStretch& source, float* y, long long length, double step, const float* table, long long half,
-             float* scratch),
-            (source, y, length, step, table, half, scratch))
-
-FA_CLONES void fill_table(const FaPrototype& prototype, double scale, long long half, double* ends, float* table) {
-    fa_fill_table(prototype, scale, half, ends, table);
-}
-
 // The first cache line at or after `pointer`: vectors that straddle two lines cost twice.
-float* align_to_lanes(float* pointer) {
-    constexpr uintptr_t line = kResampleLanes * sizeof(float);
+float* align(float* pointer) {
+    constexpr uintptr_t line = 64;
     return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(pointer) + line - 1) / line * line);
 }
 
@@ -147,30 +128,25 @@ void fa_time_stretch(const float* x, float* y, const double* factor, const unsig
 }
 
 void fa_pitch_shift(const float* x, float* y, const double* factor, const unsigned char* active, long long rows,
-                    long long channels, long long length, double rate, const double* prototype, long long density,
-                    double support, long long threads) {
+                    long long channels, long long length, double rate, const float* half_band, const float* filter,
+                    long long density, long long threads) {
     const FaWsola w = fa_wsola_geometry(rate);
     fa::parallel_rows(rows, threads, [&](long long row) {
         const float* in = x + row * channels * length;
         float* out = y + row * channels * length;
         const double f = factor[row];
         if ((active && !active[row]) || f == 1.0) {
-            std::copy(in, in + channels * length, out);
+            if (in != out) std::copy(in, in + channels * length, out);
             return;
         }
-        const long long n = fa_wsola_length(length, f);
-        std::vector<float> stretched(static_cast<size_t>(n * channels));
-        stretch(pad(in, channels, length, w, f, n), stretched.data(), n, n, w, f);
-        const double scale = std::min(1.0, f);
-        const long long half = fa_half_width(support, scale);
-        const size_t entries = static_cast<size_t>(kResamplePhases * 6 * half);
-        std::vector<float> room(entries + kResampleLanes), scratch(static_cast<size_t>(2 * half));
-        float* table = align_to_lanes(room.data());
-        std::vector<double> ends(static_cast<size_t>(2 * half));
-        fill_table({prototype, density, support}, scale, half, ends.data(), table);
+        const long long n = fa_wsola_length(length, f), margin = fa_repitch_margin(f), stride = n + 2 * margin;
+        std::vector<float> stretched(static_cast<size_t>(stride * channels));
+        stretch(pad(in, channels, length, w, f, n), stretched.data() + margin, stride, n, w, f);
+        std::vector<float> room(static_cast<size_t>(fa_repitch_entries(f) + 16));
+        float* table = align(room.data());
+        fa_repitch_table({filter, density}, f, table);
         for (long long c = 0; c < channels; ++c) {
-            interpolate({stretched.data() + c * n, 0, n}, out + c * length, length, 1.0 / f, table, half,
-                        scratch.data());
+            fa_repitch_row(stretched.data() + c * stride + margin, out + c * length, length, f, half_band, table);
         }
     });
 }

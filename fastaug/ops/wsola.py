@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fastaug.ops._library import active_rows, check_samples, define, direct, native, pointer, row_values, threads
-from fastaug.ops.resample import DENSITY, PHASES, QUALITIES, half_width, prototype
 
 __all__ = ["pitch_shift", "stretch_factor", "stretched_length", "time_stretch"]
 
-_QUALITY = "high"
+#: Rejection of both filters in dB, and where the half-band's pass band ends, as a fraction of the lower Nyquist.
+STOP_DB, PASS_BAND = 108.0, 0.91
+DENSITY = 2048  #: samples of the short filter per half output
+_HALF_BAND_TAPS, _SHORT_SUPPORT = 80, 8  # of csrc/repitch.h
 _SEARCH_THREADS, _THREADS = 384, 256  # of csrc/cuda/wsola.cu
 _LOWEST, _HIGHEST = 0.1, 100.0  # sox's limits of a tempo
 
@@ -97,6 +100,28 @@ def stretched_length(length: int, factors: Tensor) -> Tensor:
     return torch.floor(length / factors + 0.5).to(torch.int64)
 
 
+@lru_cache(maxsize=1)
+def half_band_taps() -> Tensor:
+    """The taps of the half-band of csrc/repitch.h at ±0.5, ±1.5, … (float32, sum 1): a Kaiser-windowed sinc."""
+    t = np.arange(_HALF_BAND_TAPS) - (_HALF_BAND_TAPS - 1) / 2
+    taps = np.sinc(t) * _kaiser(t / (_HALF_BAND_TAPS / 2), STOP_DB)
+    return torch.from_numpy((taps / taps.sum()).astype(np.float32))
+
+
+@lru_cache(maxsize=1)
+def short_filter() -> Tensor:
+    """The short filter of csrc/repitch.h at 0, 1 / DENSITY, … (float32), zeros from its end on."""
+    t = np.arange(_SHORT_SUPPORT * DENSITY + 2) / DENSITY
+    return torch.from_numpy((np.sinc(t) * _kaiser(t / _SHORT_SUPPORT, STOP_DB)).astype(np.float32))
+
+
+def _kaiser(x: np.ndarray, stop_db: float) -> np.ndarray:
+    """Kaiser's window on [-1, 1] (Kaiser & Schafer 1980, for more than 50 dB)."""
+    beta = 0.1102 * (stop_db - 8.7)
+    window = np.i0(beta * np.sqrt(np.clip(1.0 - x**2, 0.0, None))) / np.i0(beta)
+    return np.where(np.abs(x) < 1.0, window, 0.0)
+
+
 def _check_rate(sample_rate: int) -> None:
     if sample_rate < 1000:
         raise ValueError(f"sample_rate must be at least 1000 Hz, got {sample_rate}")
@@ -132,10 +157,10 @@ def _pitch_cpu(x: Tensor, factors: Tensor, sample_rate: int, max_semitones: floa
     if factors.numel() and not (float(factors.min()) >= 2.0**-3.01 and float(factors.max()) <= 2.0**3.01):
         raise ValueError(f"semitones must lie in [-36, 36] and not be NaN, got stretch factors {factors.tolist()[:8]}")
     y = torch.empty_like(x)
-    taps, support = prototype(_QUALITY), QUALITIES[_QUALITY].support
     addresses = (x.data_ptr(), y.data_ptr(), factors.data_ptr(), pointer(active))
-    rate = float(sample_rate)
-    native().fa_pitch_shift(*addresses, *x.shape, rate, taps.data_ptr(), DENSITY, support, threads())
+    half_band, short = half_band_taps(), short_filter()
+    filters = (half_band.data_ptr(), short.data_ptr(), DENSITY)
+    native().fa_pitch_shift(*addresses, *x.shape, float(sample_rate), *filters, threads())
     return y
 
 
