@@ -24,19 +24,14 @@ FA_HD FaLanes<Piece> fa_lanes_of(float x) {
     return value;
 }
 
-// Arrays that are to live in registers need their loops unrolled before GCC decides where they live.
-#if defined(__clang__)
-#define FA_UNROLL _Pragma("unroll")
-#else
-#define FA_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 // How many of these fit the registers, with as many more to multiply them by.
 template <class Piece>
-constexpr int kTile = sizeof(Piece) == 64 ? 8 : sizeof(Piece) == 32 ? 2 : 1;
+constexpr int kTile = sizeof(Piece) == 64   ? 8
+                      : sizeof(Piece) == 32 ? 2
+                                            : 1;
 
-// y[n] = sum_k taps[k] x[n + k] for n < 16 kCount. Tap k and sample n + k meet again at tap k + 16 and sample n - 16, so
-// each vector of samples that is loaded serves kCount sums.
+// y[n] = sum_k taps[k] x[n + k] for n < 16 kCount. Tap k and sample n + k meet again at tap k + 16 and sample n - 16,
+// so each vector of samples that is loaded serves kCount sums.
 template <class Piece, int kCount>
 FA_HD void half_band_tile(const float* x, const float* taps, float* y) {
     FaLanes<Piece> sum[kCount], sample[kCount];
@@ -85,11 +80,11 @@ FA_HD Half fa_half_sum(const Whole& v) {
 }
 
 // Lane i plus lane i + 8, then i + 4.
-FA_HD fa_float4 fa_fold(const FaLanes<fa_float4>& v) {
-    return (v.piece[0] + v.piece[2]) + (v.piece[1] + v.piece[3]);
-}
+FA_HD fa_float4 fa_fold(const FaLanes<fa_float4>& v) { return (v.piece[0] + v.piece[2]) + (v.piece[1] + v.piece[3]); }
 FA_HD fa_float4 fa_fold(const FaLanes<fa_float8>& v) { return fa_half_sum<fa_float4>(v.piece[0] + v.piece[1]); }
-FA_HD fa_float4 fa_fold(const FaLanes<fa_float16>& v) { return fa_half_sum<fa_float4>(fa_half_sum<fa_float8>(v.piece[0])); }
+FA_HD fa_float4 fa_fold(const FaLanes<fa_float16>& v) {
+    return fa_half_sum<fa_float4>(fa_half_sum<fa_float8>(v.piece[0]));
+}
 
 // The sums of four vectors of four, each as (0 + 2) + (1 + 3).
 FA_HD fa_float4 fa_sums(const fa_float4& a, const fa_float4& b, const fa_float4& c, const fa_float4& d) {
