@@ -111,25 +111,37 @@ FA_HD fa_float4 short_output(const float* x, const float* taps, int width, float
     return fa_fold(sum);
 }
 
-// Outputs first, first + 1, ... first + count - 1 of the short filter, count a multiple of 16; a table (257, width) of
+constexpr int kAhead = 128;
+
+// Where `count` <= kAhead outputs read: found well before they are needed, for the processor cannot look past sixteen.
+struct Places {
+    int index[kAhead], row[kAhead];
+    float fraction[kAhead];
+};
+
+FA_HD void find_places(double first, double step, double base, int width, int count, Places& places) {
+    for (int i = 0; i < count; ++i) {
+        const FaShortPosition at = fa_short_position(first + static_cast<double>(i), step, base);
+        places.index[i] = at.index;
+        places.row[i] = at.phase * width;
+        places.fraction[i] = at.fraction;
+    }
+}
+
+// Outputs first, first + 1, ... first + count - 1 of the short filter, count a multiple of 16; a table (513, width) of
 // its taps. x: source samples from `origin` on.
 template <class Piece>
 FA_HD void short_outputs(const float* x, const float* table, int width, long long origin, double first, double step,
                          float* y, long long count) {
-    for (long long start = 0; start < count; start += kLanes, y += kLanes) {
+    Places at;
+    for (long long start = 0; start < count; start += kAhead, y += kAhead) {
         const double begin = first + static_cast<double>(start), base = floor(fa_mul(begin, step));
         const float* source = x + (static_cast<long long>(base) - width / 2 + 1 - origin);
-        int index[kLanes], row[kLanes];
-        float fraction[kLanes];
-        for (int i = 0; i < kLanes; ++i) {
-            const FaShortPosition at = fa_short_position(begin + static_cast<double>(i), step, base);
-            index[i] = at.index;
-            row[i] = at.phase * width;
-            fraction[i] = at.fraction;
-        }
-        for (int i = 0; i < kLanes; i += 4) {
+        const int some = static_cast<int>(count - start < kAhead ? count - start : kAhead);
+        find_places(begin, step, base, width, some, at);
+        for (int i = 0; i < some; i += 4) {
             const auto output = [&](int n) __attribute__((always_inline)) {
-                return short_output<Piece>(source + index[n], table + row[n], width, fraction[n]);
+                return short_output<Piece>(source + at.index[n], table + at.row[n], width, at.fraction[n]);
             };
             const fa_float4 sums = fa_sums(output(i), output(i + 1), output(i + 2), output(i + 3));
             memcpy(y + i, &sums, sizeof sums);
