@@ -16,7 +16,8 @@ __all__ = ["pitch_shift", "stretch_factor", "stretched_length", "time_stretch"]
 STOP_DB, PASS_BAND = 108.0, 0.91
 DENSITY = 2048  #: samples of the short filter per half output
 _HALF_BAND_TAPS, _SHORT_SUPPORT = 80, 8  # of csrc/repitch.h
-_SEARCH_THREADS, _THREADS = 384, 256  # of csrc/cuda/wsola.cu
+_PHASES = 512  # of csrc/repitch.h
+_THREADS, _PITCH_OUTPUTS, _STAGE_BYTES = 128, 864, 40_000  # of csrc/cuda/wsola.cu; what fits any GPU beside statics
 _LOWEST, _HIGHEST = 0.1, 100.0  # sox's limits of a tempo
 
 
@@ -165,20 +166,29 @@ def _pitch_cpu(x: Tensor, factors: Tensor, sample_rate: int, max_semitones: floa
 
 
 def _stretch_cuda(x: Tensor, factors: Tensor, sample_rate: int, out_length: int, active: Tensor | None) -> Tensor:
-    from fastaug.ops._cuda import launch
-
     x, factors = x.contiguous(), factors.contiguous()
-    rows, channels, length = x.shape
-    y = x.new_empty(rows, channels, out_length)
+    y = x.new_empty(x.shape[0], x.shape[1], out_length)
     if y.numel():
-        args = (x, y, factors, active, channels, length, out_length, float(sample_rate), 1)
-        launch("wsola.cu", "fa_wsola_kernel", (rows,), (_SEARCH_THREADS,), args)
+        _launch_stretch(x, y, factors, active, sample_rate, copy=1)
     return y
 
 
+def _launch_stretch(
+    x: Tensor, y: Tensor, factors: Tensor, active: Tensor | None, sample_rate: int, copy: int
+) -> None:
+    from fastaug.ops._cuda import launch
+
+    rows, channels, length = x.shape
+    search, overlap = int(sample_rate * 82.0 / 5.587 / 1000.0 + 0.5), int(sample_rate * 82.0 / 6.833 / 1000.0 + 4.5)
+    bytes_ = 4 * channels * (2 * max(overlap, 16) + search + 8)
+    staged = channels <= 2 and bytes_ <= _STAGE_BYTES
+    args = (x, y, factors, active, channels, length, y.shape[-1], float(sample_rate), copy, int(staged))
+    launch("wsola.cu", "fa_wsola_kernel", (rows,), (_THREADS,), args, bytes_ if staged else 0)
+
+
 @lru_cache(maxsize=8)
-def _prototype_on(device: torch.device) -> Tensor:
-    return prototype(_QUALITY).to(device)
+def _filters_on(device: torch.device) -> tuple[Tensor, Tensor]:
+    return half_band_taps().to(device), short_filter().to(device)
 
 
 def _pitch_cuda(x: Tensor, factors: Tensor, sample_rate: int, max_semitones: float, active: Tensor | None) -> Tensor:
@@ -191,18 +201,15 @@ def _pitch_cuda(x: Tensor, factors: Tensor, sample_rate: int, max_semitones: flo
         return y
     largest = 2.0 ** (max_semitones / 12.0) * (1.0 + 1e-5)  # the factor is rounded
     room = int(length * largest + 0.5) + 1
+    width = -(-int(_SHORT_SUPPORT * largest + 1.0) // 16) * 16
     stretched = x.new_empty(rows, channels, room)
-    args = (x, stretched, factors, active, channels, length, room, float(sample_rate), 0)
-    launch("wsola.cu", "fa_wsola_kernel", (rows,), (_SEARCH_THREADS,), args)
-    support = QUALITIES[_QUALITY].support
-    half = half_width(support, 1.0 / largest)
-    table = x.new_empty(rows, PHASES, 3, 2 * half)
-    filter_ = (_prototype_on(x.device), DENSITY, support)
-    blocks = -(-rows * PHASES * 2 * half // _THREADS)
-    table_args = (table, factors, active, *filter_, rows, half)
-    launch("wsola.cu", "fa_pitch_table_kernel", (blocks,), (_THREADS,), table_args)
-    blocks = -(-rows * channels * length * 16 // _THREADS)
-    resample_args = (x, stretched, y, factors, active, table, rows, channels, length, room, half, support)
+    _launch_stretch(x, stretched, factors, active, sample_rate, copy=0)
+    half_band, short = _filters_on(x.device)
+    table = x.new_empty(rows, _PHASES + 1, width)
+    table_args = (table, factors, active, short, DENSITY, rows, length, room, width)
+    launch("wsola.cu", "fa_pitch_table_kernel", (-(-table.numel() // _THREADS),), (_THREADS,), table_args)
+    blocks = rows * channels * -(-length // _PITCH_OUTPUTS)
+    resample_args = (x, stretched, y, factors, active, half_band, table, channels, length, room, width)
     launch("wsola.cu", "fa_pitch_resample_kernel", (blocks,), (_THREADS,), resample_args)
     return y
 
