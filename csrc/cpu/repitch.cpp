@@ -205,8 +205,7 @@ void decimate(const float* x, float* y, long long length, const FaRepitch& plan,
 void interpolate(const float* x, float* y, long long length, const FaRepitch& plan, const float* taps,
                  const float* table) {
     float odd[kHalfBandBlock], out[kLanes], both[2 * (kOutputs + 2 * kHalfBandBlock)];
-    long long from = 0, made = -kShortSupport;  // source samples: first and last of `both`
-    from = made;
+    long long from = -kShortSupport / 2, made = from;  // source samples: first and last of `both`
     for (long long m = 0; m < length; m += kOutputs) {
         const long long count = std::min(kOutputs, length - m), last = m + rounded(count, kLanes) - 1;
         const long long begin = static_cast<long long>(static_cast<double>(m) * plan.step) / 2 - kShortSupport / 2;
