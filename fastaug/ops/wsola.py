@@ -55,11 +55,18 @@ def time_stretch(
 
 
 def pitch_shift(
-    x: Tensor, sample_rate: int, semitones: float | Tensor, active: Tensor | None = None, max_semitones: float = 12.0
+    x: Tensor,
+    sample_rate: int,
+    semitones: float | Tensor,
+    active: Tensor | None = None,
+    max_semitones: float = 12.0,
+    inplace: bool = False,
 ) -> Tensor:
     """``x`` at another pitch and the same speed: sox's ``pitch``, WSOLA and resampling, cut or padded to T.
 
-    Unlike sox, samples beyond ±1 are not clipped.
+    The resampling is flat up to 0.91 of the lower of the two Nyquist frequencies (of the stretched signal and of the
+    result) and rejects by 108 dB what lies beyond 1.09; what lies between fades, and folds into the band from 0.91 to
+    1. Unlike sox, samples beyond ±1 are not clipped.
 
     Args:
         x: (B, C, T) float32.
@@ -70,9 +77,10 @@ def pitch_shift(
         max_semitones: bound of `semitones` when that is a CUDA tensor, whose values cannot be looked at without waiting
             for the device: it sizes a buffer of T * 2 ** (max_semitones / 12) samples per row, and rows beyond the
             bound become NaN. Unused with a number, and with a CPU tensor outside torch.compile.
+        inplace: the result may be written into `x`, which is then returned; a permission, not a promise.
 
     Returns:
-        A new (B, C, T) float32 tensor. A NaN or Inf stays within its own example.
+        (B, C, T) float32. A NaN or Inf stays within its own example.
 
     Raises:
         TypeError, ValueError: `x`, `active` or the semitones are not as above.
@@ -85,7 +93,7 @@ def pitch_shift(
     factors = stretch_factor(row_values(semitones, x, "semitones", torch.float64))
     active = active_rows(active, x)
     if direct(x, factors, active):
-        return _pitch_cpu(x, factors, sample_rate, max_semitones, active)
+        return _pitch_cpu(x, factors, sample_rate, max_semitones, active, inplace)
     return torch.ops.fastaug.pitch_shift(x, factors, sample_rate, max_semitones, active)
 
 
@@ -153,11 +161,18 @@ def _stretch_cpu(x: Tensor, factors: Tensor, sample_rate: int, out_length: int, 
     return y
 
 
-def _pitch_cpu(x: Tensor, factors: Tensor, sample_rate: int, max_semitones: float, active: Tensor | None) -> Tensor:
+def _pitch_cpu(
+    x: Tensor,
+    factors: Tensor,
+    sample_rate: int,
+    max_semitones: float,
+    active: Tensor | None,
+    inplace: bool = False,
+) -> Tensor:
     x, factors = x.contiguous(), factors.contiguous()
     if factors.numel() and not (float(factors.min()) >= 2.0**-3.01 and float(factors.max()) <= 2.0**3.01):
         raise ValueError(f"semitones must lie in [-36, 36] and not be NaN, got stretch factors {factors.tolist()[:8]}")
-    y = torch.empty_like(x)
+    y = x if inplace else torch.empty_like(x)
     addresses = (x.data_ptr(), y.data_ptr(), factors.data_ptr(), pointer(active))
     half_band, short = half_band_taps(), short_filter()
     filters = (half_band.data_ptr(), short.data_ptr(), DENSITY)
@@ -173,9 +188,7 @@ def _stretch_cuda(x: Tensor, factors: Tensor, sample_rate: int, out_length: int,
     return y
 
 
-def _launch_stretch(
-    x: Tensor, y: Tensor, factors: Tensor, active: Tensor | None, sample_rate: int, copy: int
-) -> None:
+def _launch_stretch(x: Tensor, y: Tensor, factors: Tensor, active: Tensor | None, sample_rate: int, copy: int) -> None:
     from fastaug.ops._cuda import launch
 
     rows, channels, length = x.shape
