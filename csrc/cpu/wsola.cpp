@@ -155,20 +155,11 @@ FA_BY_WIDTH(best_offset,
              const float* estimates, float limit, int& best),
             (tail, fresh, stride, channels, overlap, search, estimates, limit, best))
 
-struct Estimates {
-    float smallest;
-    bool sound;  // all finite, far from overflow
-};
-
-FA_CLONES void survey(const float* estimates, int count, Estimates& seen) {
-    float smallest = estimates[0], largest = estimates[0];
-    int numbers = 1;
-    for (int i = 0; i < count; ++i) {
-        smallest = estimates[i] < smallest ? estimates[i] : smallest;
-        largest = estimates[i] > largest ? estimates[i] : largest;
-        numbers &= estimates[i] == estimates[i];
-    }
-    seen = {smallest, numbers && largest < 1e38f};
+// NaN if the first is, else the smallest number.
+FA_CLONES void find_smallest(const float* estimates, int count, float& smallest) {
+    float found = estimates[0];
+    for (int i = 1; i < count; ++i) found = estimates[i] < found ? estimates[i] : found;
+    smallest = found;
 }
 
 FA_CLONES void count_up_to(const float* estimates, int count, float limit, int& found) {
@@ -180,18 +171,18 @@ FA_CLONES void count_up_to(const float* estimates, int count, float limit, int& 
 // Two sums of the same `terms` squares, in whatever order, differ by at most the factor (1 + g) / (1 - g) with
 // g = (terms + 4) 2^-24 (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 4.2), and by what
 // squares below the normal range lose. So that offset is among those with an estimate up to `limit`; mostly one is.
-// An estimate is 0 exactly where the sum is.
+// An estimate is 0 or NaN exactly where the sum is. A NaN at offset 0 makes the limit one, and a sum that may overflow
+// makes it infinite: then all are summed.
 int search_offset(const float* tail, const float* fresh, const Padded& x, const FaWsola& w, float* estimates) {
     estimate(tail, fresh, x.stride, x.channels, w.overlap, w.search, estimates);
-    Estimates seen;
-    survey(estimates, w.search, seen);
+    float smallest;
+    find_smallest(estimates, w.search, smallest);
     const double terms = static_cast<double>(w.overlap) * static_cast<double>(x.channels), g = (terms + 4.0) * 0x1p-24;
-    const bool sound = seen.sound && g < 0.01;
-    const double above = sound ? seen.smallest * (1.0 + 8.0 * g) + terms * 0x1p-120 : INFINITY;
-    const float limit = seen.smallest == 0.0f ? 0.0f : static_cast<float>(above * (1.0 + 0x1p-22));
+    const double above = smallest * (1.0 + 8.0 * g) + (g < 0.01 ? terms * 0x1p-120 : INFINITY);
+    const float limit = smallest == 0.0f ? 0.0f : static_cast<float>(above * (1.0 + 0x1p-22));
     int near = 0, best = 0;
     count_up_to(estimates, w.search, limit, near);
-    if (sound && (near == 1 || limit == 0.0f)) {
+    if (near == 1 || limit == 0.0f) {
         while (!(estimates[best] <= limit)) ++best;
         return best;
     }
