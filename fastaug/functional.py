@@ -183,6 +183,7 @@ def pitch_shift(
     max_semitones: float = 12.0,
     *,
     active: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """The pitch moved, the length kept, as ``sox pitch``: WSOLA, then resampling; channels stay aligned.
 
@@ -191,10 +192,11 @@ def pitch_shift(
         semitones: positive is up.
         max_semitones: bound of ``semitones`` when that is a CUDA tensor, which nobody waits for: see
             ``ops.wsola.pitch_shift``.
+        inplace: the result may be written into ``x``, which is then returned; a permission, not a promise.
     """
     from fastaug.ops import wsola
 
-    return _like(wsola.pitch_shift(_batch(x), sample_rate, semitones, active, max_semitones), x)
+    return _like(wsola.pitch_shift(_batch(x), sample_rate, semitones, active, max_semitones, inplace), x)
 
 
 def reverb(
