@@ -39,8 +39,8 @@ def windowed_sinc(
         inplace: the result may be written into `x`, which is then returned (on the CPU, without a gradient).
 
     Returns:
-        (B, C, T) float32, new unless `inplace`. A NaN or Inf spreads over the filter's length in its own channel. Differentiable
-        in `x`; RuntimeError in the backward pass if the cutoff asks for a gradient.
+        (B, C, T) float32, new unless `inplace`. A NaN or Inf spreads over the filter's length in its own channel.
+        Differentiable in `x`; RuntimeError in the backward pass if the cutoff asks for a gradient.
 
     Raises:
         TypeError, ValueError: `x`, `highpass`, `active` or `zeros` are not as above; on the CPU also the cutoff, which
