@@ -17,10 +17,11 @@ struct AudioInfo {
     long long data_offset = 0;  // of the first frame or sample, in bytes
     int status = kOk;           // Status; status_usable(status): there are samples
 
-    long long data_end = 0;  // behind the last frame or sample, in bytes
-    long long trouble = -1;  // byte offset of what `status` tells
-    long long block = 0;     // FLAC: samples per frame if frames are numbered; 0 if their first samples are
-    long long origin = 0;    // FLAC: number of the stream's first sample in its frame headers
+    long long data_end = 0;   // behind the last frame or sample, in bytes
+    long long trouble = -1;   // byte offset of what `status` tells
+    long long block = 0;      // FLAC: samples per frame if frames are numbered; 0 if their first samples are
+    long long origin = 0;     // FLAC: number of the stream's first sample in its frame headers
+    long long announced = 0;  // FLAC: samples by STREAMINFO
 };
 
 // Memory that a decoder keeps between calls; one per thread. Grows to one frame: at most 8 x 65535 samples.
