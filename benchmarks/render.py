@@ -97,7 +97,8 @@ def case_rows(case: dict[str, Any]) -> list[str]:
 def yardstick(case: dict[str, Any]) -> str:
     """How our time compares with what the machine can do: nanoseconds a sample and core, share of the limit."""
     if case.get("copy_share") is not None:
-        return f"{case['copy_share']:.0%} of copy bandwidth"
+        multiple = f", {case['floor_multiple']:.1f} x the floor" if "floor_multiple" in case else ""
+        return f"{case['copy_share']:.0%} of copy bandwidth{multiple}"
     if "samples" not in case:
         return ""
     core_seconds = case["ours"]["median"] * case["threads"]

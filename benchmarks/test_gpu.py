@@ -1,9 +1,11 @@
-"""Every effect and the whole chain on a CUDA device: 256 mono clips of 59,049 samples at 22,050 Hz.
+"""Every effect and the whole chain on a CUDA device: 512 mono clips of 59,049 samples at 22,050 Hz.
 
 Times are CUDA events around the call, after a warm-up, over rotating inputs, with the L2 cache flushed before each call
 and the device kept busy until the host has queued the work, so that launches are hidden where nothing synchronises.
-The copy bandwidth is measured first; each case says which share of it it reaches, counting one read of its input and
-one write of its output, however often it really touches them.
+The copy bandwidth and the rate of a float32 matrix product are measured first. Each case says which share of the copy
+bandwidth it reaches, counting one read of its input and one write of its output, however often it really touches them;
+and which multiple of its floor it takes: the larger of those bytes at the copy bandwidth and its arithmetic (as counted
+in a direct implementation) at the matrix-product rate.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ import torch
 from harness import Peer, Run, agrees, compare
 from materials import RATE, SAMPLES, batch
 from peers import TA, ta
+from test_chain import batched_chain
 
-from fastaug import LogMel, clmr, functional
+from fastaug import Compose, Delay, LogMel, Reverb, clmr, functional
 
 pytestmark = pytest.mark.gpu
-BATCH = 256
+BATCH = 512
 DEADLINE = time.monotonic() + float(os.environ.get("FASTAUG_BENCH_SECONDS", "inf"))
 SLOW_PEER = 8  # clips for peers that loop over examples
 
@@ -89,11 +92,26 @@ def copy_bandwidth(timer: CudaEvents) -> float:
     return 2 * source.nbytes / seconds
 
 
-@pytest.fixture
-def measure(benchmark: Any, timer: CudaEvents, inputs: Inputs, copy_bandwidth: float) -> Callable[..., None]:
-    """``measure(function, peers)``: time ``function(x)`` on rotating inputs, record its share of the copy bandwidth."""
+@pytest.fixture(scope="module")
+def arithmetic_rate(timer: CudaEvents) -> float:
+    """Floating-point operations per second of a float32 matrix product on the ordinary cores (no TF32)."""
+    size = 8192
+    a, b = torch.rand(2, size, size, device="cuda")
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    seconds = sorted(timer(lambda: torch.mm(a, b)) for _ in range(8))[3]
+    torch.backends.cuda.matmul.allow_tf32 = before
+    return 2 * size**3 / seconds
 
-    def on_first(function: Callable[[torch.Tensor], torch.Tensor], peers: list[Peer]) -> None:
+
+@pytest.fixture
+def measure(
+    benchmark: Any, timer: CudaEvents, inputs: Inputs, copy_bandwidth: float, arithmetic_rate: float
+) -> Callable[..., None]:
+    """``measure(function, peers, flops)``: time ``function(x)`` on rotating inputs, record its shares of the limits.
+    flops: operations per output sample."""
+
+    def on_first(function: Callable[[torch.Tensor], torch.Tensor], peers: list[Peer], flops: float = 0.0) -> None:
         output = function(inputs.first)
         moved = inputs.first.nbytes + output.nbytes
         before = inputs.first.clone()
@@ -101,11 +119,15 @@ def measure(benchmark: Any, timer: CudaEvents, inputs: Inputs, copy_bandwidth: f
         record = compare(benchmark, lambda: function(next(turn)), peers, items=BATCH, unit="clip", timer=timer)
         torch.testing.assert_close(inputs.first, before, rtol=0, atol=0)
         rate = moved / (record["ours"]["median"] * BATCH)
+        floor = max(moved / copy_bandwidth, flops * output.numel() / arithmetic_rate)
+        multiple = record["ours"]["median"] * BATCH / floor
         benchmark.extra_info.update(bytes_moved=moved, copy_bandwidth=copy_bandwidth, copy_share=rate / copy_bandwidth)
+        benchmark.extra_info.update(flops=flops * output.numel(), flops_rate=arithmetic_rate, floor_multiple=multiple)
         peak = torch.cuda.max_memory_allocated() / 2**30
         print(
             f"\n  {BATCH / (record['ours']['median'] * BATCH):,.0f} clips/s, {rate / 1e9:,.0f} GB/s,"
-            f" {rate / copy_bandwidth:.1%} of copy ({copy_bandwidth / 1e9:,.0f} GB/s), peak {peak:.1f} GiB"
+            f" {rate / copy_bandwidth:.1%} of copy ({copy_bandwidth / 1e9:,.0f} GB/s), {multiple:.1f} x the floor"
+            f" (arithmetic at {arithmetic_rate / 1e12:.0f} Tflop/s), peak {peak:.1f} GiB"
         )
 
     return on_first
@@ -143,25 +165,50 @@ def test_noise(measure: Callable[..., None], inputs: Inputs) -> None:
     measure(lambda x: functional.add_noise(x, key, snr_db=30.0), peers)
 
 
-@pytest.mark.parametrize("kind", ["low_pass", "high_pass"])
-def test_filter(measure: Callable[..., None], inputs: Inputs, kind: str) -> None:
-    low, high = (2200.0, 4000.0) if kind == "low_pass" else (200.0, 1200.0)
-    cutoffs = torch.linspace(low, high, BATCH, device="cuda")
-    name = "LowPassFilter" if kind == "low_pass" else "HighPassFilter"
+def clmr_filters() -> tuple[torch.Tensor, torch.Tensor]:
+    """Cutoffs in hertz and which of them are high-passes, in the ranges of CLMR."""
+    half = BATCH // 2
+    cutoffs = torch.cat([torch.linspace(2200, 4000, half), torch.linspace(200, 1200, half)])
+    return cutoffs.cuda(), (torch.arange(BATCH) >= half).cuda()
+
+
+def test_high_low_pass(measure: Callable[..., None], inputs: Inputs) -> None:
+    cutoffs, high = clmr_filters()
+    x = inputs.first[-SLOW_PEER:]
+    peers = [
+        Peer(f"{TA} HighPassFilter", TA, ta("HighPassFilter", x, min_cutoff_freq=200.0, max_cutoff_freq=1200.0),
+             items=SLOW_PEER, differs="draws its own cutoffs; high-passes only"),
+    ]  # fmt: skip
+    taps_a_side = float((8 * RATE / cutoffs.double() / 2).mean())  # a pair of taps: an addition and a multiply-add
+    measure(lambda x: functional.sinc_filter(x, RATE, cutoffs, high), peers, flops=3 * taps_a_side)
+
+
+@pytest.mark.parametrize("order", [1, 4])
+def test_butterworth(measure: Callable[..., None], inputs: Inputs, order: int) -> None:
+    cutoffs, high = clmr_filters()
 
     def torchaudio() -> Run:
         from torchaudio import functional as F
 
-        biquad = F.lowpass_biquad if kind == "low_pass" else F.highpass_biquad
-        return lambda: biquad(inputs.first[:SLOW_PEER], RATE, (low + high) / 2)
+        return lambda: F.lowpass_biquad(inputs.first[:SLOW_PEER], RATE, 3000.0)
 
     peers = [
-        Peer(f"{TA} {name}", TA, ta(name, inputs.first[:SLOW_PEER], min_cutoff_freq=low, max_cutoff_freq=high),
-             items=SLOW_PEER, differs="draws its own cutoffs"),
-        Peer("torchaudio biquad", "torchaudio", torchaudio, items=SLOW_PEER, differs="other algorithm: biquad IIR"),
-    ]  # fmt: skip
-    function = getattr(functional, kind)
-    measure(lambda x: function(x, RATE, cutoffs), peers)
+        Peer("torchaudio lowpass_biquad", "torchaudio", torchaudio, items=SLOW_PEER, differs="one low-pass for all")
+    ]
+    measure(lambda x: functional.sinc_filter(x, RATE, cutoffs, high, order=order), peers)
+
+
+def test_resample(measure: Callable[..., None], inputs: Inputs) -> None:
+    """44.1 to 22.05 kHz, the clips taken as half as long."""
+
+    def torchaudio() -> Run:
+        from torchaudio.transforms import Resample
+
+        layer = Resample(44_100, 22_050).cuda()
+        return lambda: layer(inputs.first)
+
+    peers = [Peer("torchaudio Resample", "torchaudio", torchaudio, differs="a short filter: pass band to about 0.8")]
+    measure(lambda x: functional.resample(x, 44_100, 22_050), peers, flops=2 * 352)
 
 
 def test_delay(measure: Callable[..., None]) -> None:
@@ -185,17 +232,28 @@ def test_pitch(measure: Callable[..., None], inputs: Inputs) -> None:
         Peer("torchaudio PitchShift", "torchaudio", torchaudio, items=SLOW_PEER,
              differs="other algorithm: phase vocoder; one shift for the batch"),
     ]  # fmt: skip
-    measure(lambda x: functional.pitch_shift(x, RATE, semitones), peers)
+    # 324 candidates of 264 samples, three operations each, for every 1544 samples; then an 80-tap interpolation
+    measure(lambda x: functional.pitch_shift(x, RATE, semitones), peers, flops=324 * 264 * 3 / 1544 + 2 * 80)
 
 
 def test_reverb(measure: Callable[..., None]) -> None:
     reverberance, damping, room = torch.rand(3, BATCH, device="cuda") * 99
-    measure(lambda x: functional.reverb(x, RATE, reverberance, damping, room), [])
+    measure(lambda x: functional.reverb(x, RATE, reverberance, damping, room), [], flops=16 * 5 + 8 * 3 + 8)
 
 
-def test_clmr_view(measure: Callable[..., None]) -> None:
+def test_clmr_view(measure: Callable[..., None], inputs: Inputs) -> None:
     transform = clmr(sample_rate=RATE)
-    measure(transform, [])
+    peer = Peer("torch-audiomentations", TA, lambda: batched_chain(inputs.first[:SLOW_PEER]), items=SLOW_PEER,
+                differs="random draws; has no delay and no reverb")  # fmt: skip
+    measure(transform, [peer])
+
+
+def test_clmr_view_without_delay_and_reverb(measure: Callable[..., None], inputs: Inputs) -> None:
+    """What torch-audiomentations has, on as many clips for both."""
+    whole = clmr(sample_rate=RATE)
+    transform = Compose([step for step in whole.transforms if not isinstance(step, Delay | Reverb)], sample_rate=RATE)
+    peer = Peer("torch-audiomentations", TA, lambda: batched_chain(inputs.first[:64]), items=64, differs="random draws")
+    measure(transform, [peer])
 
 
 def test_logmel(measure: Callable[..., None], inputs: Inputs) -> None:

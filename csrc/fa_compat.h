@@ -32,6 +32,14 @@ typedef long long int64_t;  // not `long`: CuPy's bundled headers define it as `
 
 #define FA_RESTRICT __restrict__
 
+// Before a loop of a fixed number of turns whose arrays shall live in registers.
+#define FA_PRAGMA(text) _Pragma(#text)
+#if FA_CUDA
+#define FA_UNROLL(turns) FA_PRAGMA(unroll)
+#else
+#define FA_UNROLL(turns) FA_PRAGMA(GCC unroll turns)
+#endif
+
 // Memory accesses of a kernel to global memory. Plain reads and writes on a GPU; the emulator defines its own pair and
 // counts the 32-byte sectors that each warp touches.
 #ifndef FA_LD
@@ -96,11 +104,29 @@ FA_HD float fa_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); 
 FA_HD double fa_fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 #endif
 
+#if FA_CUDA
+// The scalar face of fa_simd.h: code over vectors of any width runs on floats here.
+template <class Number>
+FA_HD Number fa_splat(float value) {
+    return value;
+}
+#endif
+
 FA_HD float fa_bits_to_float(uint32_t bits) {
 #if FA_CUDA && defined(__CUDA_ARCH__)
     return __uint_as_float(bits);
 #else
     float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+#endif
+}
+
+FA_HD double fa_bits_to_double(uint64_t bits) {
+#if FA_CUDA && defined(__CUDA_ARCH__)
+    return __longlong_as_double(static_cast<long long>(bits));
+#else
+    double value;
     memcpy(&value, &bits, sizeof value);
     return value;
 #endif
@@ -113,16 +139,6 @@ FA_HD uint32_t fa_float_to_bits(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits;
-#endif
-}
-
-FA_HD double fa_bits_to_double(uint64_t bits) {
-#if FA_CUDA && defined(__CUDA_ARCH__)
-    return __longlong_as_double(static_cast<long long>(bits));
-#else
-    double value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
 #endif
 }
 

@@ -53,6 +53,14 @@ struct FaLanes {
     Piece piece[kPieces];
 };
 
+// Before a loop of constant length. Arrays that are to live in registers need their loops unrolled before GCC decides
+// where they live.
+#if defined(__clang__)
+#define FA_UNROLL _Pragma("unroll")
+#else
+#define FA_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 // a * b + c in every element, rounded once. GCC often turns the loop of fa_fused into scalar code, so on x86 the wide
 // vectors name the instruction: they belong in functions that FA_BY_WIDTH makes (or that have target("fma") or
 // target("avx512f,fma")), and are an error in others, as in the baseline clone of FA_CLONES. Vectors of 16 bytes are
@@ -91,6 +99,20 @@ FA_HD FaLanes<Piece> fa_fma(const FaLanes<Piece>& a, const FaLanes<Piece>& b, co
     FaLanes<Piece> result;
     for (int i = 0; i < FaLanes<Piece>::kPieces; ++i) result.piece[i] = fa_fma(a.piece[i], b.piece[i], c.piece[i]);
     return result;
+}
+
+// A number in every lane, by way of an array: GCC inserts element after element where it lowers vector arithmetic.
+template <class Number>
+FA_HD Number fa_splat(float value) {
+    if constexpr (sizeof(Number) == sizeof(float)) {
+        return value;
+    } else {
+        float all[sizeof(Number) / sizeof(float)];
+        for (float& element : all) element = value;
+        Number result;
+        memcpy(&result, all, sizeof result);
+        return result;
+    }
 }
 
 // Defines `name` (a function without result) from the always inlined template<class Piece> name_lanes: three clones as

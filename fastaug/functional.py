@@ -8,6 +8,8 @@ A NaN or an infinity passes through its own row and reaches no other.
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 from torch import Tensor
 
@@ -96,17 +98,29 @@ def add_noise(
 
 
 def low_pass(
-    x: Tensor, sample_rate: int, cutoff_hz: Quantity, zeros: int = 8, *, active: Tensor | None = None
+    x: Tensor,
+    sample_rate: int,
+    cutoff_hz: Quantity,
+    zeros: int = 8,
+    *,
+    active: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """What lies below the cutoff. See `sinc_filter`."""
-    return sinc_filter(x, sample_rate, cutoff_hz, False, zeros, active=active)
+    return sinc_filter(x, sample_rate, cutoff_hz, False, zeros, active=active, inplace=inplace)
 
 
 def high_pass(
-    x: Tensor, sample_rate: int, cutoff_hz: Quantity, zeros: int = 8, *, active: Tensor | None = None
+    x: Tensor,
+    sample_rate: int,
+    cutoff_hz: Quantity,
+    zeros: int = 8,
+    *,
+    active: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """What lies above the cutoff: x minus its low-pass. See `sinc_filter`."""
-    return sinc_filter(x, sample_rate, cutoff_hz, True, zeros, active=active)
+    return sinc_filter(x, sample_rate, cutoff_hz, True, zeros, active=active, inplace=inplace)
 
 
 def sinc_filter(
@@ -117,6 +131,7 @@ def sinc_filter(
     zeros: int = 8,
     *,
     active: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """Low-pass or high-pass by a Hann-windowed sinc of julius' definition; edges repeat the first and last sample.
 
@@ -125,13 +140,14 @@ def sinc_filter(
         cutoff_hz: Hz; half a sample rate and above keeps everything below it.
         highpass: a bool, or bool (B,).
         zeros: zero crossings of the sinc kept on each side.
+        inplace: the result may be written into `x`, which is then returned.
     """
     from fastaug.ops import fir
 
     batch = _batch(x)
     cutoff = (row_values(cutoff_hz, batch, "cutoff_hz", torch.float64) / sample_rate).clamp(max=0.5)
     high = row_values(highpass, batch, "highpass", torch.bool)
-    return _like(fir.windowed_sinc(batch, cutoff, high, zeros=zeros, active=active), x)
+    return _like(fir.windowed_sinc(batch, cutoff, high, zeros=zeros, active=active, inplace=inplace), x)
 
 
 def delay(
@@ -167,6 +183,7 @@ def pitch_shift(
     max_semitones: float = 12.0,
     *,
     active: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """The pitch moved, the length kept, as ``sox pitch``: WSOLA, then resampling; channels stay aligned.
 
@@ -175,10 +192,11 @@ def pitch_shift(
         semitones: positive is up.
         max_semitones: bound of ``semitones`` when that is a CUDA tensor, which nobody waits for: see
             ``ops.wsola.pitch_shift``.
+        inplace: the result may be written into ``x``, which is then returned; a permission, not a promise.
     """
     from fastaug.ops import wsola
 
-    return _like(wsola.pitch_shift(_batch(x), sample_rate, semitones, active, max_semitones), x)
+    return _like(wsola.pitch_shift(_batch(x), sample_rate, semitones, active, max_semitones, inplace), x)
 
 
 def reverb(
@@ -224,14 +242,35 @@ def reverb(
     return _like(out, x)
 
 
-def resample(x: Tensor, from_rate: int, to_rate: int, quality: str = "high") -> Tensor:
+@overload
+def resample(x: Tensor, from_rate: int, to_rate: int, quality: str = "high") -> Tensor: ...
+@overload
+def resample(
+    x: Tensor, from_rate: Tensor, to_rate: int | Tensor, quality: str = "high", out_length: int | None = None
+) -> tuple[Tensor, Tensor]: ...
+@overload
+def resample(
+    x: Tensor, from_rate: int, to_rate: Tensor, quality: str = "high", out_length: int | None = None
+) -> tuple[Tensor, Tensor]: ...
+def resample(
+    x: Tensor, from_rate: int | Tensor, to_rate: int | Tensor, quality: str = "high", out_length: int | None = None
+) -> Tensor | tuple[Tensor, Tensor]:
     """Band-limited resampling; output k sits at source position k · from_rate / to_rate, zeros outside.
 
-    Shapes: (..., T) -> (..., ceil(T · to_rate / from_rate)).
-    """
-    from fastaug.ops import resample as op
+    Shapes: (..., T) -> (..., ceil(T · to_rate / from_rate)). With an integer (B,) tensor of rates: (B, C, T) ->
+    (B, C, N) with zeros behind each row's end, and the lengths, int64 (B,).
 
-    return op.resample(x.float(), from_rate, to_rate, quality).to(x.dtype)
+    Args:
+        from_rate, to_rate: Hz.
+        quality: "fast", "high" or "best", see docs/resampling.md.
+        out_length: N with a tensor of rates; by default the longest row's, for which rates on a GPU are waited for.
+    """
+    from fastaug.ops import resample, resample_rows
+
+    if not isinstance(from_rate, Tensor) and not isinstance(to_rate, Tensor):
+        return resample.resample(x.float(), from_rate, to_rate, quality).to(x.dtype)
+    out, lengths = resample_rows.resample_rows(_batch(x), from_rate, to_rate, quality, out_length)
+    return _like(out, x), lengths
 
 
 def mix_down(x: Tensor) -> Tensor:

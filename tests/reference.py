@@ -6,6 +6,7 @@ They share nothing with csrc/ but the published numbers.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -125,11 +126,44 @@ def stretch(x: np.ndarray, factor: float, rate: float) -> np.ndarray:
     return y[:, :length]
 
 
-def pitch_shift(x: np.ndarray, semitones: float, rate: float, pass_band: float, stop_db: float) -> np.ndarray:
-    factor = float(f"{2 ** (-semitones / 12):g}")
-    positions = np.arange(x.shape[1]) / factor
-    low_pass = (min(1.0, factor), pass_band, stop_db)
-    return np.stack([interpolate(row, positions, *low_pass) for row in stretch(x, factor, rate)])
+def pitch_shift(x: np.ndarray, semitones: float, rate: float, stop_db: float) -> np.ndarray:
+    """WSOLA, then the two filters of csrc/repitch.h: a half-band of 80 taps, and 16 taps at twice the rate."""
+    factor, t = float(f"{2 ** (-semitones / 12):g}"), np.arange(x.shape[1])
+    norm = _windowed(np.arange(-39.5, 40), 40, stop_db).sum()
+
+    def half_band(d: np.ndarray) -> np.ndarray:
+        return np.where(d == np.round(d), d == 0, _windowed(d, 40, stop_db) / norm)
+
+    def short(d: np.ndarray) -> np.ndarray:
+        return _windowed(d, 8, stop_db)
+
+    rows = []
+    for row in stretch(x, factor, rate):
+        if factor > 1:
+            doubled = _read(row, np.arange(-100, 2 * len(row) + 100) / 2, half_band, 40)
+            rows.append(_read(doubled, 100 + 2 * t / factor, short, 8))
+        else:
+            scale, ends = 2 * factor, np.arange(-100, 2 * len(t) + 100)
+            halves = _read(row, ends / scale, lambda d: scale * short(scale * d), math.ceil(8 / scale))  # noqa: B023
+            rows.append(_read(halves, 100 + 2 * t, lambda d: half_band(d / 2) / 2, 80))
+    return np.stack(rows)
+
+
+def _windowed(x: np.ndarray, support: float, stop_db: float) -> np.ndarray:
+    beta = 0.1102 * (stop_db - 8.7)
+    window = np.i0(beta * np.sqrt(np.clip(1.0 - (x / support) ** 2, 0.0, None))) / np.i0(beta)
+    return np.where(np.abs(x) < support, np.sinc(x) * window, 0.0)
+
+
+def _read(x: np.ndarray, positions: np.ndarray, kernel: Callable[[np.ndarray], np.ndarray], reach: int) -> np.ndarray:
+    """sum_j x[j] kernel(position - j) over |position - j| <= reach."""
+    first, y = np.floor(positions).astype(np.int64) - reach, np.zeros(len(positions))
+    if len(x) == 0:
+        return y
+    for source in (first + j for j in range(2 * reach + 2)):
+        inside = (source >= 0) & (source < len(x))
+        y += np.where(inside, x[np.clip(source, 0, len(x) - 1)], 0.0) * kernel(positions - source)
+    return y
 
 
 # ---- filters ----

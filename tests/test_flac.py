@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +16,8 @@ import pytest
 import soundfile
 
 import flac_writer as fw
+import nvrtc
+from fastaug._paths import csrc_dir
 from fastaug.ops._library import native
 
 needs_flac = pytest.mark.skipif(shutil.which("flac") is None, reason="no flac command")
@@ -649,6 +653,45 @@ def test_a_small_file_cannot_cost_much() -> None:
     begin = time.perf_counter()
     assert decode(data, 0, 100).status in (CORRUPT, NO_DATA)
     assert time.perf_counter() - begin < 30  # far above what it takes, far below 20,000 frames
+
+
+KERNEL = """
+#include "codecs/flac.h"
+extern "C" __global__ void read_frames(const unsigned char* data, long long size, int* x, int* status) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    FaFlacFrame frame;
+    if (!fa_flac_frame_header(data + i, size, frame)) return;
+    FaBits bits = fa_bits_open(data + i + frame.bytes, size);
+    FaFlacSubframe sub;
+    int found = fa_flac_subframe(bits, frame.block, 16, sub, x + i);
+    FaFlacUnfold sink = {sub.order};
+    if (!found) found = fa_flac_residual(bits, frame.block, sub.order, x + i, sink);
+    if (!found && !fa_flac_predict(sub, frame.block, x + i)) found = fa::kCorrupt;
+    FA_ST(status + i, found);
+}
+"""
+
+
+@pytest.mark.skipif(nvrtc.load_nvrtc() is None, reason="no libnvrtc")
+@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
+def test_the_header_compiles_for_a_gpu(architecture: str) -> None:
+    _, log = nvrtc.compile_cubin(KERNEL, csrc_dir(), architecture)
+    assert [kernel.name for kernel in nvrtc.parse_log(log)] == ["read_frames"]
+
+
+FUZZ = Path(__file__).parent / "fuzz" / "run.sh"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("clang++") is None, reason="no clang++")
+def test_ten_seconds_of_fuzzing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [FUZZ, "flac", "10", tmp_path], capture_output=True, text=True, env={**os.environ, "PYTHON": sys.executable}
+    )
+    if "libclang_rt" in done.stderr:
+        pytest.skip("clang without its sanitizers (libclang-rt-dev)")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "number_of_executed_units" in done.stdout
 
 
 def test_real_files(test_data: Path) -> None:

@@ -170,7 +170,6 @@ struct FaFlacSubframe {
 };
 
 FA_HD void fa_flac_fixed(FaFlacSubframe& sub) {
-    sub.shift = 0;
     for (int i = 0; i < sub.order; ++i) {  // -(-1)^j binomial(order, j), j = i + 1
         sub.coefficient[i] = i == 0 ? sub.order : -sub.coefficient[i - 1] * (sub.order - i) / (i + 1);
     }
@@ -189,6 +188,7 @@ FA_HD int fa_flac_lpc(FaBits& bits, FaFlacSubframe& sub) {
 FA_HD int fa_flac_subframe_type(FaBits& bits, int depth, FaFlacSubframe& sub) {
     const int head = static_cast<int>(fa_bits_read(bits, 8)), type = head >> 1;
     sub.order = type >= 32 ? type - 31 : type >= 8 ? type - 8 : 0;
+    sub.shift = 0;
     sub.kind = type >= 32 ? kFlacLpc : type >= 8 ? kFlacFixed : type;
     const bool reserved = type >= 64 || (type > 1 && type < 8) || (type > 12 && type < 32);
     const long long wasted = head & 1 ? fa_bits_unary(bits, 32) + 1 : 0;
@@ -213,30 +213,32 @@ FA_HD int fa_flac_subframe(FaBits& bits, int block, int depth, FaFlacSubframe& s
     return fa_bits_overrun(bits) ? fa::kTruncated : lpc;
 }
 
-// 0, -1, 1, -2, 2, …
+// Residuals travel folded, 0, -1, 1, -2, 2, … as 0, 1, 2, 3, 4, …, until the predictor takes them.
 FA_HD int32_t fa_flac_unfold(uint32_t code) { return static_cast<int32_t>(code >> 1 ^ (0u - (code & 1))); }
+FA_HD uint32_t fa_flac_fold(int32_t residual) {
+    return static_cast<uint32_t>(residual) << 1 ^ static_cast<uint32_t>(residual >> 31);
+}
 
-// Any Rice code. False if it ends behind the data, or is not in (-2^31, 2^31) (9.2.7.3).
-FA_HD_COLD bool fa_flac_rice_any(FaBits& bits, int k, int32_t& residual) {
+// Any Rice code. False if it ends behind the data, or stands for what is not in (-2^31, 2^31) (9.2.7.3).
+FA_HD_COLD bool fa_flac_rice_any(FaBits& bits, int k, uint32_t& code) {
     const long long high = fa_bits_unary(bits, 0xFFFFFFFFll >> k);
-    const uint64_t code = static_cast<uint64_t>(high) << k | fa_bits_read(bits, k);
-    residual = fa_flac_unfold(static_cast<uint32_t>(code));
-    return high >= 0 && code < 0xFFFFFFFFull;
+    code = static_cast<uint32_t>(high) << k | static_cast<uint32_t>(fa_bits_read(bits, k));
+    return high >= 0 && code != 0xFFFFFFFFu;
 }
 
 // A Rice code with a parameter <= 26: fast if the window holds all of it, and then it cannot be too large.
 template <class T>
-FA_HD bool fa_flac_rice(FaBits& bits, int k, T* residual) {
+FA_HD bool fa_flac_rice(FaBits& bits, int k, T* x) {
     int zeros = fa_clz64(bits.window | 1);
     if (FA_UNLIKELY(zeros + k + 1 > bits.count)) {
         fa_bits_refill(bits);
         zeros = fa_clz64(bits.window | 1);
         if (FA_UNLIKELY(zeros + k + 1 > bits.count)) {
             FaBits copy = bits;
-            int32_t value;
-            const bool good = fa_flac_rice_any(copy, k, value);
+            uint32_t code;
+            const bool good = fa_flac_rice_any(copy, k, code);
             bits = copy;
-            FA_ST(residual, value);
+            FA_ST(x, static_cast<T>(code));
             return good;
         }
     }
@@ -244,21 +246,20 @@ FA_HD bool fa_flac_rice(FaBits& bits, int k, T* residual) {
     const uint32_t code = (static_cast<uint32_t>(zeros) << k) + static_cast<uint32_t>(low >> (63 - k)) - (1u << k);
     bits.window = low << (k + 1);
     bits.count -= zeros + k + 1;
-    FA_ST(residual, fa_flac_unfold(code));
+    FA_ST(x, static_cast<T>(code));
     return true;
 }
 
 constexpr int kFlacRun = 8;  // Rice codes between two calls of a sink
 
-// A partition of n residuals of parameter k <= 26.
-template <class T, class Sink>
+// Codes [at, end) of parameter k <= 26, kEach of them to a refill.
+template <int kEach, class T, class Sink>
 FA_HD bool fa_flac_rice_partition(FaBits& bits, int k, int at, int end, T* x, Sink& sink) {
     bool good = true;
     for (; at + kFlacRun <= end; at += kFlacRun) {
-        for (int i = 0; i < kFlacRun; i += 2) {
+        for (int i = 0; i < kFlacRun; i += kEach) {
             fa_bits_refill(bits);
-            good &= fa_flac_rice(bits, k, x + at + i);
-            good &= fa_flac_rice(bits, k, x + at + i + 1);
+            for (int j = 0; j < kEach; ++j) good &= fa_flac_rice(bits, k, x + at + i + j);
         }
         if (FA_UNLIKELY(!good)) return false;
         sink.advance(x, at + kFlacRun);
@@ -275,16 +276,16 @@ template <class T>
 FA_HD_COLD bool fa_flac_rare_partition(FaBits& bits, int k, bool escaped, int at, int end, T* x) {
     const int width = escaped ? static_cast<int>(fa_bits_read(bits, 5)) : 0;
     for (; at < end; ++at) {
-        int32_t residual = 0;
-        if (escaped) residual = static_cast<int32_t>(fa_bits_read_signed(bits, width));
-        if (!escaped && !fa_flac_rice_any(bits, k, residual)) return false;
-        FA_ST(x + at, static_cast<T>(residual));
+        uint32_t code = 0;
+        if (escaped) code = fa_flac_fold(static_cast<int32_t>(fa_bits_read_signed(bits, width)));
+        if (!escaped && !fa_flac_rice_any(bits, k, code)) return false;
+        FA_ST(x + at, static_cast<T>(code));
     }
     return true;
 }
 
-// The residuals (9.2.7) of samples [order, block) into x. sink.advance(x, n) is told now and then that x[0, n) is
-// there; it may work on them in place.
+// The folded residuals (9.2.7) of samples [order, block) into x. sink.advance(x, n) is told now and then that x[0, n)
+// is there; it unfolds them, and may make samples of them, in place.
 template <class T, class Sink>
 FA_HD int fa_flac_residual(FaBits& bits, int block, int order, T* x, Sink& sink) {
     const int method = static_cast<int>(fa_bits_read(bits, 2)), split = static_cast<int>(fa_bits_read(bits, 4));
@@ -293,8 +294,10 @@ FA_HD int fa_flac_residual(FaBits& bits, int block, int order, T* x, Sink& sink)
     for (int at = order, end = samples; end <= block; at = end, end += samples) {
         const int k = static_cast<int>(fa_bits_read(bits, 4 + method));
         bool good;
-        if (k <= 26 && k != escape) {
-            good = fa_flac_rice_partition(bits, k, at, end, x, sink);
+        if (k <= 8) {  // four codes of music take 40 bits or so
+            good = fa_flac_rice_partition<4>(bits, k, at, end, x, sink);
+        } else if (k <= 26 && k != escape) {
+            good = fa_flac_rice_partition<2>(bits, k, at, end, x, sink);
         } else {
             FaBits copy = bits;
             good = fa_flac_rare_partition(copy, k, k == escape, at, end, x);
@@ -308,9 +311,12 @@ FA_HD int fa_flac_residual(FaBits& bits, int block, int order, T* x, Sink& sink)
 }
 
 // For those who predict later.
-struct FaFlacNoSink {
+struct FaFlacUnfold {
+    int done;  // the order, at first
     template <class T>
-    FA_HD void advance(T*, int) {}
+    FA_HD void advance(T* x, int ready) {
+        for (; done < ready; ++done) FA_ST(x + done, fa_flac_unfold(static_cast<uint32_t>(FA_LD(x + done))));
+    }
 };
 
 // Residuals in x[order, block) to samples, in place. Sums are exact: 32 products of 15 and 33 bits. False at the first

@@ -1,6 +1,8 @@
 // What became of a decode; the numbers are fastaug.codecs.Status. Beside a status goes the byte offset of the trouble.
 #pragma once
 
+#include "../fa_compat.h"
+
 namespace fa {
 
 enum Status : int {
@@ -21,7 +23,7 @@ enum Status : int {
 };
 
 // Whether there are samples: right ones where frames are whole, zeros in place of the others.
-inline bool status_usable(int status) {
+FA_HD bool status_usable(int status) {
     return status == kOk || status == kTruncated || status == kCorrupt || status == kGap || status == kChanged ||
            status == kMislabeled;
 }

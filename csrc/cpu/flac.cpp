@@ -243,11 +243,12 @@ class Range {
 };
 
 template <class Sample>
-int decode_range(const uint8_t* data, const AudioInfo& info, long long start, long long length, Sample* out,
-                 long long stride, FlacScratch& scratch) {
+int decode_range(const uint8_t* data, long long size, const AudioInfo& info, long long start, long long length,
+                 Sample* out, long long stride, FlacScratch& scratch) {
     scratch.trouble = -1;
     scratch.spent = 0;
     if (length <= 0) return kOk;
+    if (info.data_end > size) return kBadHeader;  // of other bytes
     start = std::clamp(start, -(1ll << 61), 1ll << 61);
     return Range<Sample>(data, info, start, length, out, stride, scratch).run();
 }
@@ -435,14 +436,14 @@ bool flac_md5(const uint8_t* data, long long size, uint8_t md5[16]) {
     return std::any_of(md5, md5 + 16, [](uint8_t byte) { return byte != 0; });
 }
 
-int flac_decode_range(const uint8_t* data, long long, const AudioInfo& info, long long start, long long length,
+int flac_decode_range(const uint8_t* data, long long size, const AudioInfo& info, long long start, long long length,
                       float* out, long long out_stride, FlacScratch& scratch) {
-    return decode_range(data, info, start, length, out, out_stride, scratch);
+    return decode_range(data, size, info, start, length, out, out_stride, scratch);
 }
 
-int flac_decode_range(const uint8_t* data, long long, const AudioInfo& info, long long start, long long length,
+int flac_decode_range(const uint8_t* data, long long size, const AudioInfo& info, long long start, long long length,
                       int32_t* out, long long out_stride, FlacScratch& scratch) {
-    return decode_range(data, info, start, length, out, out_stride, scratch);
+    return decode_range(data, size, info, start, length, out, out_stride, scratch);
 }
 
 }  // namespace fa

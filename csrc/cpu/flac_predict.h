@@ -4,64 +4,82 @@
 #include "../codecs/flac.h"
 
 typedef int32_t fa_int4 __attribute__((vector_size(16)));
+typedef long long fa_long2 __attribute__((vector_size(16)));
+typedef unsigned long long fa_ulong2 __attribute__((vector_size(16)));
 
-FA_HD fa_int4 fa_load_int4(const int32_t* p) {
-    fa_int4 value;
-    memcpy(&value, p, sizeof value);
-    return value;
+// Products of the low halves of 64-bit lanes. kFast: the function it ends up in is compiled for SSE 4.1.
+template <bool kFast>
+FA_HD fa_long2 fa_multiply_low(fa_long2 a, fa_long2 b) {
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+    if constexpr (kFast) return __builtin_ia32_pmuldq128(reinterpret_cast<fa_int4>(a), reinterpret_cast<fa_int4>(b));
+#endif
+    return (a << 32 >> 32) * (b << 32 >> 32);
 }
 
-// Adds y · taps to the sums of the following outputs. The sums of N vectors as a chain of members, not as an array:
-// they then live in registers.
-template <int N>
-struct FaFlacSums {
-    fa_int4 head = {0, 0, 0, 0};
-    FaFlacSums<N - 1> tail;
+struct FaFlacNarrow {
+    static constexpr int kLanes = 4;
+    typedef int32_t Number;
+    typedef fa_int4 Vector;
+    FA_HD static Vector multiply(Vector a, Vector b) { return a * b; }
+};
 
-    FA_HD void add(fa_int4 y, const fa_int4* taps) {
-        head += y * taps[0];
+template <bool kFast>
+struct FaFlacWide {
+    static constexpr int kLanes = 2;
+    typedef int64_t Number;
+    typedef fa_long2 Vector;
+    FA_HD static Vector multiply(Vector a, Vector b) { return fa_multiply_low<kFast>(a, b); }
+};
+
+// The sums of the following N vectors of outputs, as a chain of members, not as an array: they then live in registers.
+template <class Kind, int N>
+struct FaFlacSums {
+    typename Kind::Vector head;
+    FaFlacSums<Kind, N - 1> tail;
+
+    // A new sample, in all lanes of y, times its coefficients.
+    FA_HD void add(typename Kind::Vector y, const typename Kind::Vector* taps) {
+        head += Kind::multiply(y, taps[0]);
         tail.add(y, taps + 1);
     }
-    // Four outputs further.
+    // One vector of outputs further.
     FA_HD void move() {
         head = tail.first();
         tail.move();
     }
-    FA_HD fa_int4 first() const { return head; }
-    FA_HD void set(const int32_t* sums) {
-        head = fa_load_int4(sums);
-        tail.set(sums + 4);
+    FA_HD typename Kind::Vector first() const { return head; }
+    FA_HD void set(const typename Kind::Number* sums) {
+        memcpy(&head, sums, sizeof head);
+        tail.set(sums + Kind::kLanes);
     }
 };
 
-template <>
-struct FaFlacSums<0> {
-    FA_HD void add(fa_int4, const fa_int4*) {}
+template <class Kind>
+struct FaFlacSums<Kind, 0> {
+    FA_HD void add(typename Kind::Vector, const typename Kind::Vector*) {}
     FA_HD void move() {}
-    FA_HD fa_int4 first() const { return fa_int4{0, 0, 0, 0}; }
-    FA_HD void set(const int32_t*) {}
+    FA_HD typename Kind::Vector first() const { return typename Kind::Vector{}; }
+    FA_HD void set(const typename Kind::Number*) {}
 };
 
-// Linear prediction of order <= 4 N - 4 in the transposed form: each new sample is added, times its coefficients, to
-// the sums of the 4 N outputs from its own group of four on. The chain from sample to sample is one shift, one shuffle,
-// one product and two sums, whatever the order. Exact where no sum leaves 32 bits (fa_flac_narrow).
-template <int N>
+// Linear prediction of order <= kLanes (N - 1) in the transposed form: each new sample is added, times its
+// coefficients, to the sums of the outputs from its own vector on. The chain from sample to sample is one shift, one
+// shuffle, one product and two sums, whatever the order. Exact where the sums fit the lanes and predictions 32 bits.
+template <class Kind, int N>
 class FaFlacPredictor {
   public:
     // x: the warm-up samples; behind the block there must be room for 2 kFlacRun more.
     FA_HD FaFlacPredictor(const FaFlacSubframe& sub, const int32_t* x) : shift_(sub.shift), done_(sub.order) {
-        int32_t padded[4 * N + 8] = {};  // coefficient of the sample `lag` before at 3 + lag
-        for (int j = 0; j < sub.order; ++j) padded[4 + j] = sub.coefficient[j];
-        for (int k = 0; k < 4; ++k) {
-            for (int q = 0; q < N; ++q) taps_[k][q] = fa_load_int4(padded + 3 + 4 * q - k);
+        typename Kind::Number padded[L * N + 2 * L] = {};  // coefficient of the sample `lag` before at L - 1 + lag
+        for (int j = 0; j < sub.order; ++j) padded[L + j] = sub.coefficient[j];
+        for (int k = 0; k < L; ++k) {
+            for (int q = 0; q < N; ++q) memcpy(&taps_[k][q], padded + L - 1 + L * q - k, sizeof(Vector));
         }
-        int32_t sums[4 * N] = {};
+        typename Kind::Number sums[L * N] = {};
         for (int m = 0; m < sub.order; ++m) {
-            uint32_t sum = 0;
-            for (int j = m; j < sub.order; ++j) {
-                sum += static_cast<uint32_t>(sub.coefficient[j]) * static_cast<uint32_t>(x[sub.order + m - 1 - j]);
-            }
-            sums[m] = static_cast<int32_t>(sum);
+            int64_t sum = 0;
+            for (int j = m; j < sub.order; ++j) sum += int64_t{sub.coefficient[j]} * x[sub.order + m - 1 - j];
+            sums[m] = static_cast<typename Kind::Number>(sum);
         }
         sums_.set(sums);
     }
@@ -76,6 +94,9 @@ class FaFlacPredictor {
     }
 
   private:
+    typedef typename Kind::Vector Vector;
+    static constexpr int L = Kind::kLanes;
+
     FA_HD void run(int32_t* x) {
         four(x + done_);
         four(x + done_ + 4);
@@ -83,21 +104,49 @@ class FaFlacPredictor {
     }
 
     FA_HD void four(int32_t* x) {
-        const fa_int4 residual = fa_load_int4(x);
-        fa_int4 y = (sums_.head >> shift_) + residual;
-        sums_.add(__builtin_shufflevector(y, y, 0, 0, 0, 0), taps_[0]);
-        y = (sums_.head >> shift_) + residual;
-        sums_.add(__builtin_shufflevector(y, y, 1, 1, 1, 1), taps_[1]);
-        y = (sums_.head >> shift_) + residual;
-        sums_.add(__builtin_shufflevector(y, y, 2, 2, 2, 2), taps_[2]);
-        y = (sums_.head >> shift_) + residual;
-        sums_.add(__builtin_shufflevector(y, y, 3, 3, 3, 3), taps_[3]);
-        memcpy(x, &y, sizeof y);
-        sums_.move();
+        fa_int4 code;
+        memcpy(&code, x, sizeof code);
+        code = outputs((code >> 1 & 0x7FFFFFFF) ^ -(code & 1));
+        memcpy(x, &code, sizeof code);
     }
 
-    fa_int4 taps_[4][N];
-    FaFlacSums<N> sums_;
+    FA_HD fa_int4 outputs(fa_int4 residual) {
+        if constexpr (L == 4) {
+            fa_int4 y = (sums_.head >> shift_) + residual;
+            sums_.add(__builtin_shufflevector(y, y, 0, 0, 0, 0), taps_[0]);
+            y = (sums_.head >> shift_) + residual;
+            sums_.add(__builtin_shufflevector(y, y, 1, 1, 1, 1), taps_[1]);
+            y = (sums_.head >> shift_) + residual;
+            sums_.add(__builtin_shufflevector(y, y, 2, 2, 2, 2), taps_[2]);
+            y = (sums_.head >> shift_) + residual;
+            sums_.add(__builtin_shufflevector(y, y, 3, 3, 3, 3), taps_[3]);
+            sums_.move();
+            return y;
+        } else {
+            const fa_int4 zero = {0, 0, 0, 0};
+            const fa_int4 low = two(__builtin_shufflevector(residual, zero, 0, 4, 1, 5));
+            const fa_int4 high = two(__builtin_shufflevector(residual, zero, 2, 6, 3, 7));
+            return __builtin_shufflevector(low, high, 0, 2, 4, 6);
+        }
+    }
+
+    // Only the low halves of the 64-bit lanes are samples. They do not see how the shift fills the high ones.
+    FA_HD fa_int4 two(fa_int4 residuals) {
+        const fa_long2 residual = reinterpret_cast<fa_long2>(residuals);
+        fa_long2 y = shifted() + residual;
+        sums_.add(__builtin_shufflevector(y, y, 0, 0), taps_[0]);
+        y = shifted() + residual;
+        sums_.add(__builtin_shufflevector(y, y, 1, 1), taps_[1]);
+        sums_.move();
+        return reinterpret_cast<fa_int4>(y);
+    }
+
+    FA_HD fa_long2 shifted() const {
+        return reinterpret_cast<fa_long2>(reinterpret_cast<fa_ulong2>(sums_.head) >> shift_);
+    }
+
+    Vector taps_[L][N];
+    FaFlacSums<Kind, N> sums_;
     int shift_, done_;
 };
 
@@ -105,7 +154,7 @@ class FaFlacPredictor {
 template <int kOrder>
 class FaFlacDifferences {
   public:
-    FA_HD explicit FaFlacDifferences(const int32_t* x) : done_(kOrder) {
+    FA_HD FaFlacDifferences(const FaFlacSubframe&, const int32_t* x) : done_(kOrder) {
         uint32_t row[5] = {};
         for (int i = 0; i < kOrder; ++i) row[i] = static_cast<uint32_t>(x[i]);
         // Row d: differences of order d; its last element is what the next sum starts from.
@@ -116,8 +165,8 @@ class FaFlacDifferences {
     }
 
     FA_HD void advance(int32_t* x, int ready) {
-        for (; kOrder > 0 && done_ < ready; ++done_) {
-            uint32_t sum = static_cast<uint32_t>(x[done_]);
+        for (; done_ < ready; ++done_) {
+            uint32_t sum = static_cast<uint32_t>(fa_flac_unfold(static_cast<uint32_t>(x[done_])));
             if (kOrder > 3) sum = state_[3] += sum;
             if (kOrder > 2) sum = state_[2] += sum;
             if (kOrder > 1) sum = state_[1] += sum;

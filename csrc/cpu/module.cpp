@@ -121,11 +121,13 @@ PyCFunction as_method(FastCall function) {
      METH_FASTCALL, nullptr}
 
 // One line per function of api.h.
+// clang-format off
 PyMethodDef methods[] = {
     FA_BIND(fa_philox4x32),
     FA_BIND(fa_noise),
     FA_BIND(fa_resample_table),
     FA_BIND(fa_resample),
+    FA_BIND(fa_resample_blocks),
     FA_BIND(fa_reverb),
     FA_BIND(fa_time_stretch),
     FA_BIND(fa_pitch_shift),
@@ -133,13 +135,14 @@ PyMethodDef methods[] = {
     FA_BIND(fa_scale),
     FA_BIND(fa_echo),
     FA_BIND(fa_crop),
-    FA_BIND(fa_audio_probe), FA_BIND(fa_audio_release),
-    FA_BIND(fa_audio_decode),
     FA_BIND(fa_flac_probe),
     FA_BIND(fa_flac_decode),
-    FA_BIND(fa_resample_blocks),
+    FA_BIND(fa_audio_probe),
+    FA_BIND(fa_audio_decode),
+    FA_BIND(fa_audio_release),
     {nullptr, nullptr, 0, nullptr},
 };
+// clang-format on
 
 PyModuleDef definition = {PyModuleDef_HEAD_INIT,
                           "fastaug._native",

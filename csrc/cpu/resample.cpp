@@ -44,14 +44,47 @@ FA_HD void resample_exact_lanes(const FaStretch& source, float* y, long long sta
     }
 }
 
+constexpr int kSorted = 1024;  // outputs that are put in the order of their intervals at a time
+
+// At most kSorted outputs, by intervals of the table: neighbours there share its quadratics.
+template <class Piece>
+FA_HD void resample_sorted_lanes(const FaStretch& source, float* y, long long start, int length, Ratio ratio,
+                                 const float* table, long long half, float* scratch) {
+    const long long width = 2 * half;
+    int begins[kResamplePhases + 1] = {}, order[kSorted], next[kResamplePhases];
+    FaPosition at[kSorted];
+    for (int k = 0; k < length; ++k) {
+        at[k] = fa_interpolated_position(start + k, ratio.up, ratio.down);
+        ++begins[at[k].phase + 1];
+    }
+    for (int phase = 0; phase < kResamplePhases; ++phase) {
+        begins[phase + 1] += begins[phase];
+        next[phase] = begins[phase];
+    }
+    for (int k = 0; k < length; ++k) order[next[at[k].phase]++] = k;
+    for (int phase = 0; phase < kResamplePhases; ++phase) {
+        for (int first = begins[phase]; first < begins[phase + 1]; first += 4) {
+            const float* windows[4];
+            float fractions[4], values[4];
+            const int count = fa_min(4, begins[phase + 1] - first);
+            for (int i = 0; i < 4; ++i) {
+                const FaPosition& own = at[order[first + fa_min(i, count - 1)]];
+                windows[i] = i < count ? fa_window(source, own.index - half + 1, width, scratch + i * width)
+                                       : windows[count - 1];
+                fractions[i] = own.fraction;
+            }
+            fa_dot_interpolated4<Piece>(windows, table + phase * 3 * width, width, fractions, values);
+            for (int i = 0; i < count; ++i) y[order[first + i]] = values[i];
+        }
+    }
+}
+
 template <class Piece>
 FA_HD void resample_interpolated_lanes(const FaStretch& source, float* y, long long start, long long length,
                                        Ratio ratio, const float* table, long long half, float* scratch) {
-    const long long width = 2 * half;
-    for (long long k = 0; k < length; ++k) {
-        const FaPosition at = fa_interpolated_position(start + k, ratio.up, ratio.down);
-        const float* window = fa_window(source, at.index - half + 1, width, scratch);
-        y[k] = fa_dot_interpolated<Piece>(window, table + at.phase * 3 * width, width, at.fraction);
+    for (long long k = 0; k < length; k += kSorted) {
+        resample_sorted_lanes<Piece>(source, y + k, start + k, static_cast<int>(fa_min<long long>(kSorted, length - k)),
+                                     ratio, table, half, scratch);
     }
 }
 
@@ -79,7 +112,7 @@ void fa_resample(const float* x, float* y, long long rows, long long stride, lon
     fa::parallel_rows(rows, threads, [&](long long row) {
         const FaStretch source = {x + row * stride, x_start, count};
         float* out = y + row * length;
-        std::vector<float> scratch(static_cast<size_t>(2 * half));
+        std::vector<float> scratch(static_cast<size_t>(8 * half));
         auto* function = interpolated ? resample_interpolated : resample_exact;
         function(source, out, start, length, ratio, taps, half, scratch.data());
     });

@@ -94,6 +94,7 @@ void wav_read(const uint8_t* bytes, const WavInfo& info, long long low, long lon
               long long stride) {
     const uint8_t* p = bytes + info.data + low * info.block;
     const long long frames = high - low;
+    if (frames <= 0) return;
     if (info.channels == 1) return convert(p, frames, info.kind, y);
     if (mix && info.channels == 2 && info.kind == kWavS16) return mean_of_s16_pairs(p, frames, y);
     float block[kBlockSamples];

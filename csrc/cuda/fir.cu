@@ -1,9 +1,11 @@
-// Windowed-sinc filters on CUDA: a block computes kTile outputs of one channel. The taps come in chunks, computed in
-// place by the block's threads (double precision, as on the CPU), with the two stretches of signal that they touch.
+// Windowed-sinc filters on CUDA: a block computes kTile outputs of one channel, a thread kOutputs neighbours of them
+// from windows in its registers: a read of shared memory for three multiply-adds, where floating-point units set the
+// pace. The taps come in chunks, computed in place by the block's threads, with the two stretches of signal that they
+// touch.
 #include "../fir.h"
 
 constexpr int kThreads = 256;
-constexpr int kOutputs = 4;  // per thread, kThreads apart
+constexpr int kOutputs = 9;  // odd: threads that read so far apart meet in no bank of shared memory
 constexpr int kTile = kThreads * kOutputs;
 constexpr int kChunk = 512;  // taps
 constexpr int kSpan = kTile + kChunk;
@@ -26,7 +28,7 @@ __device__ __forceinline__ void fa_fir_stage(const float* x, long long length, l
     }
 }
 
-// x, y: (rows, channels, length). Grid: rows * channels * ceil(length / 1024) blocks of 256 threads.
+// x, y: (rows, channels, length). Grid: rows * channels * ceil(length / 2304) blocks of 256 threads.
 extern "C" __global__ void __launch_bounds__(256)
     fa_windowed_sinc_kernel(const float* x, float* y, const double* cutoff, const unsigned char* highpass,
                             const unsigned char* active, long long channels, long long length, long long zeros) {
@@ -42,37 +44,28 @@ extern "C" __global__ void __launch_bounds__(256)
 
     float sums[kOutputs] = {};
     double tap_sum = 0.0;
+    const int mine = threadIdx.x * kOutputs;
     for (long long high = half; high > 0; high -= kChunk) {
         const int n = static_cast<int>(fa_min<long long>(kChunk, high));  // taps high, high - 1, .. high - n + 1
         __syncthreads();
         for (int i = threadIdx.x; i < n; i += kThreads) {
-            const double tap = fa_fir_tap(f, half, high - i);
-            tap_sum += 2.0 * tap;
-            taps[i] = static_cast<float>(tap);
+            taps[i] = fa_fir_tap(f, half, high - i);
+            tap_sum += 2.0 * taps[i];
         }
         fa_fir_stage(in, length, begin - high, kTile + n, left);
-        fa_fir_stage(in, length, begin + high - n + 1, kTile + n, right);
+        fa_fir_stage(in, length, begin + high - n, kTile + n, right);
         __syncthreads();
-#pragma unroll 2  // more spills on sm_75
-        for (int i = 0; i < n; ++i) {
-            const float tap = taps[i];
-#pragma unroll
-            for (int o = 0; o < kOutputs; ++o) {
-                const int at = threadIdx.x + o * kThreads;
-                sums[o] = fa_fir_term(sums[o], tap, left[at + i], right[at + n - 1 - i]);
-            }
-        }
+        fa_fir_pairs<kOutputs>(left + mine, right + mine + n, taps, n, sums);
     }
-    const double total = fa_block_sum(tap_sum, partial) + 2.0 * f;
+    const float centre = static_cast<float>(2.0 * f);
+    const double total = fa_block_sum(tap_sum, partial) + centre;
     const float scale = half < 0 ? 0.0f : static_cast<float>(1.0 / total);
 #pragma unroll
-    for (int o = 0; o < kOutputs; ++o) {
-        const long long t = begin + threadIdx.x + o * kThreads;
-        if (t >= length) continue;
-        const float sample = FA_LD(in + t);
-        const float silent = highpass[row] ? sample : 0.0f;
-        const float filtered =
-            half < 0 ? silent : fa_fir_finish(sums[o], static_cast<float>(2.0 * f), sample, scale, highpass[row]);
-        FA_ST(out + t, copied ? sample : filtered);
+    for (int i = 0; i < kOutputs; ++i) left[mine + i] = sums[i];
+    __syncthreads();
+    for (int i = threadIdx.x; i < kTile && begin + i < length; i += kThreads) {
+        const float sample = FA_LD(in + begin + i);
+        const float low = half < 0 ? 0.0f : fa_mul(fa_fma(centre, sample, left[i]), scale);
+        FA_ST(out + begin + i, copied ? sample : highpass[row] ? sample - low : low);
     }
 }

@@ -137,9 +137,10 @@ constexpr int kResampleCubics = 16;
 constexpr int kResampleChunk = 1024;
 
 // Any ratio in any row. x: (rows, channels, length); y: (rows, channels, out_length), zeros behind each row's
-// ceil(length * to / from) outputs, NaN in a row with a rate below 1. cubics: (intervals, 4), the low-pass on one side.
-// Each thread has one output; its taps are read off the cubics at steps in fixed point, 32 bits behind the point.
-// Grid: rows * channels * ceil(out_length / 256) blocks of 256 threads; shared: the cubics, then a chunk of samples.
+// ceil(length * to / from) outputs, a copy at equal rates, NaN in a row with a rate below 1. cubics: (intervals, 4),
+// the low-pass on one side. Each thread has one output; its taps are read off the cubics at steps in fixed point, 32
+// bits behind the point. Grid: rows * channels * ceil(out_length / 256) blocks of 256 threads; shared: the cubics, then
+// a chunk of samples.
 extern "C" __global__ void __launch_bounds__(256)
     fa_resample_rows_kernel(const float* x, float* y, const long long* from_rates, const long long* to_rates,
                             long long channels, long long length, long long out_length, const float* cubics,
@@ -153,6 +154,10 @@ extern "C" __global__ void __launch_bounds__(256)
     const long long count = nonsense ? 0 : fa_min((length * to + from - 1) / from, out_length);
     if (first >= count) {
         if (k < out_length) FA_ST(y + signal * out_length + k, nonsense ? fa_bits_to_float(0x7fc00000u) : 0.0f);
+        return;
+    }
+    if (from == to) {
+        if (k < out_length) FA_ST(y + signal * out_length + k, k < count ? FA_LD(x + signal * length + k) : 0.0f);
         return;
     }
     for (long long i = threadIdx.x; i < intervals; i += blockDim.x) {

@@ -1,9 +1,10 @@
-// Time stretch and pitch shift on CUDA. The segments of an example follow one another, so one block does them all, its
-// threads trying one candidate each; the resampling of a pitch shift has sixteen threads for every output sample.
-#include "../resample.h"
+// Time stretch and pitch shift on CUDA. The segments of an example follow one another, so one block does them all, each
+// thread trying four neighbouring candidates at a time; blocks of other examples fill the multiprocessor. A pitch shift
+// is resampled by blocks of kPitchOutputs outputs, with what lies between the two filters in shared memory.
+#include "../repitch.h"
 #include "../wsola.h"
 
-constexpr int kSearchThreads = 384;
+constexpr int kThreads = 128;
 
 // The channels of one example; zeros outside the signal.
 struct FaWsolaSource {
@@ -28,55 +29,141 @@ __device__ __forceinline__ float fa_wsola_distance(const FaWsolaSource& x, long 
     return sum;
 }
 
-struct FaWsolaBest {
-    float distance[kSearchThreads];
-    int offset[kSearchThreads];
-    int chosen;
-};
+// The tail and the search window of one or two channels in shared memory: (channels, tail | window).
+struct FaWsolaStage {
+    float* tails;
+    float* windows;
+    int overlap, reach;  // reach: samples of a window, a multiple of 4
 
-// The first offset with the smallest distance, the same for all threads. A NaN never wins, except at offset 0, where
-// nothing is smaller than it.
-__device__ __forceinline__ int fa_wsola_search(const FaWsolaSource& x, long long tail, long long window, int overlap,
-                                               int search, FaWsolaBest& best) {
-    const float infinity = fa_bits_to_float(0x7f800000u);
-    float smallest = infinity;
-    int found = threadIdx.x;
-    bool hopeless = false;
-    for (int offset = threadIdx.x; offset < search; offset += blockDim.x) {
-        const float distance = fa_wsola_distance(x, tail, window + offset, overlap);
-        hopeless = hopeless || (offset == 0 && distance != distance);
-        if (distance < smallest) {
-            smallest = distance;
-            found = offset;
+    __device__ __forceinline__ void fill(const FaWsolaSource& x, long long tail, long long window) const {
+        for (int c = 0; c < x.channels; ++c) {
+            for (int i = threadIdx.x; i < overlap; i += blockDim.x) tails[c * overlap + i] = x.at(c, tail + i);
+            for (int i = threadIdx.x; i < reach; i += blockDim.x) windows[c * reach + i] = x.at(c, window + i);
         }
     }
-    best.distance[threadIdx.x] = smallest;
-    best.offset[threadIdx.x] = found;
+};
+
+// Four neighbouring candidates' distances: eight samples serve sixteen squares. Overlaps are multiples of 8.
+template <int kChannels>
+__device__ __forceinline__ void fa_wsola_four(const FaWsolaStage& stage, int offset, float (&sum)[4]) {
+    float x[kChannels][8];
+#pragma unroll
+    for (int c = 0; c < kChannels; ++c) {
+        const float4 first = *reinterpret_cast<const float4*>(stage.windows + c * stage.reach + offset);
+        x[c][0] = first.x, x[c][1] = first.y, x[c][2] = first.z, x[c][3] = first.w;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; ++j) sum[j] = 0.0f;
+    for (int i = 0; i < stage.overlap; i += 4) {
+        float wanted[kChannels][4];
+#pragma unroll
+        for (int c = 0; c < kChannels; ++c) {
+            const float4 next = *reinterpret_cast<const float4*>(stage.windows + c * stage.reach + offset + i + 4);
+            const float4 tail = *reinterpret_cast<const float4*>(stage.tails + c * stage.overlap + i);
+            x[c][4] = next.x, x[c][5] = next.y, x[c][6] = next.z, x[c][7] = next.w;
+            wanted[c][0] = tail.x, wanted[c][1] = tail.y, wanted[c][2] = tail.z, wanted[c][3] = tail.w;
+        }
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+#pragma unroll
+            for (int c = 0; c < kChannels; ++c) {
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    const float difference = fa_add(x[c][k + j], -wanted[c][k]);
+                    sum[j] = fa_add(sum[j], fa_mul(difference, difference));
+                }
+            }
+        }
+#pragma unroll
+        for (int c = 0; c < kChannels; ++c) {
+#pragma unroll
+            for (int j = 0; j < 4; ++j) x[c][j] = x[c][j + 4];
+        }
+    }
+}
+
+struct FaWsolaBest {
+    float distance[kThreads];
+    int offset[kThreads];
+    int hopeless, chosen;
+};
+
+// Of the candidates that a thread tries, in rising order: the first with the smallest distance. A NaN never wins.
+struct FaWsolaChoice {
+    float smallest;
+    int offset;
+    bool hopeless;  // the distance of offset 0 is NaN, and nothing is smaller than that
+
+    __device__ __forceinline__ void consider(float distance, int candidate) {
+        hopeless = hopeless || (candidate == 0 && distance != distance);
+        if (distance < smallest) {
+            smallest = distance;
+            offset = candidate;
+        }
+    }
+};
+
+template <int kChannels>
+__device__ __forceinline__ void fa_wsola_try(const FaWsolaStage& stage, int search, FaWsolaChoice& choice) {
+    for (int offset = 4 * static_cast<int>(threadIdx.x); offset < search; offset += 4 * kThreads) {
+        float sum[4];
+        fa_wsola_four<kChannels>(stage, offset, sum);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            if (offset + j < search) choice.consider(sum[j], offset + j);
+        }
+    }
+}
+
+// The offset that the block settles on, the same for all threads.
+__device__ __forceinline__ int fa_wsola_settle(const FaWsolaChoice& choice, FaWsolaBest& best) {
+    best.distance[threadIdx.x] = choice.smallest;
+    best.offset[threadIdx.x] = choice.offset;
+    if (threadIdx.x == 0) best.hopeless = choice.hopeless;
     __syncthreads();
-    for (int count = blockDim.x; count > 1;) {
-        const int rest = (count + 1) / 2;
-        const int other = threadIdx.x + rest;
-        if (threadIdx.x < rest && other < count) {
+    for (int count = kThreads / 2; count; count /= 2) {
+        if (threadIdx.x < count) {
+            const int other = threadIdx.x + count;
             const float a = best.distance[threadIdx.x], b = best.distance[other];
             if (b < a || (b == a && best.offset[other] < best.offset[threadIdx.x])) {
                 best.distance[threadIdx.x] = b;
                 best.offset[threadIdx.x] = best.offset[other];
             }
         }
-        count = rest;
         __syncthreads();
     }
-    if (threadIdx.x == 0) best.chosen = hopeless ? 0 : best.offset[0];
+    if (threadIdx.x == 0) best.chosen = best.hopeless ? 0 : best.offset[0];
     __syncthreads();
     return best.chosen;
 }
 
+// The first offset with the smallest distance.
+__device__ __forceinline__ int fa_wsola_search(const FaWsolaSource& x, const FaWsolaStage& stage, long long tail,
+                                               long long window, int overlap, int search, FaWsolaBest& best) {
+    FaWsolaChoice choice = {fa_bits_to_float(0x7f800000u), 4 * static_cast<int>(threadIdx.x), false};
+    if (stage.tails) {
+        stage.fill(x, tail, window);
+        __syncthreads();
+        if (x.channels == 1)
+            fa_wsola_try<1>(stage, search, choice);
+        else
+            fa_wsola_try<2>(stage, search, choice);
+    } else {
+        for (int offset = threadIdx.x; offset < search; offset += kThreads) {
+            choice.consider(fa_wsola_distance(x, tail, window + offset, overlap), offset);
+        }
+    }
+    return fa_wsola_settle(choice, best);
+}
+
 // y: (rows, channels, room), zeros behind each row's own length; NaN in rows that do not fit. Rows that are inactive or
-// have factor 1 are copied if `copy`, else left alone. Grid: rows blocks of 384 threads.
-extern "C" __global__ void __launch_bounds__(384)
+// have factor 1 are copied if `copy`, else left alone. Grid: rows blocks of kThreads. Dynamic shared memory if `staged`
+// (one or two channels): channels * (2 * overlap + search + 8) floats.
+extern "C" __global__ void __launch_bounds__(kThreads)
     fa_wsola_kernel(const float* x, float* y, const double* factors, const unsigned char* active, long long channels,
-                    long long length, long long room, double rate, int copy) {
+                    long long length, long long room, double rate, int copy, int staged) {
     __shared__ FaWsolaBest best;
+    FA_DYNAMIC_SHARED(float, memory);
     const long long row = blockIdx.x;
     const double factor = factors[row];
     const FaWsola w = fa_wsola_geometry(rate);
@@ -96,10 +183,12 @@ extern "C" __global__ void __launch_bounds__(384)
         }
     }
     if (same || nonsense) return;
+    const int reach = (w.search + 3) / 4 * 4 + w.overlap + 4;
+    const FaWsolaStage stage = {staged ? memory + channels * reach : nullptr, memory, w.overlap, reach};
     long long begin = 0;
     for (long long k = 0, done = 0; done < n; ++k, done += w.hop()) {
         const long long tail = begin + w.hop(), window = fa_wsola_window(w, factor, k);
-        begin = window + (k ? fa_wsola_search(source, tail, window, w.overlap, w.search, best) : w.search / 2);
+        begin = window + (k ? fa_wsola_search(source, stage, tail, window, w.overlap, w.search, best) : w.search / 2);
         const int count = static_cast<int>(fa_min<long long>(w.hop(), n - done));
         for (long long c = 0; c < channels; ++c) {
             for (int i = threadIdx.x; i < count; i += blockDim.x) {
@@ -111,56 +200,184 @@ extern "C" __global__ void __launch_bounds__(384)
     }
 }
 
-// table: (rows, kResamplePhases, 3, 2 * room_half), one thread for each tap of each interval.
-extern "C" __global__ void fa_pitch_table_kernel(float* table, const double* factors, const unsigned char* active,
-                                                 const double* prototype, long long density, double support,
-                                                 long long rows, long long room_half) {
-    const long long thread = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x, width = 2 * room_half;
-    const long long j = thread % width, phase = thread / width % kResamplePhases,
-                    row = thread / width / kResamplePhases;
-    if (row >= rows || (active && !active[row])) return;
-    const double factor = factors[row], scale = factor < 1.0 ? factor : 1.0;
-    if (!(factor > 0.0) || factor == 1.0) return;
-    const long long half = fa_half_width(support, scale);
-    if (half > room_half || j >= 2 * half) return;
-    const FaPrototype low_pass = {prototype, density, support};
-    const double step = 1.0 / kResamplePhases, left = static_cast<double>(phase) * step;
-    float* entry = table + (row * kResamplePhases + phase) * 3 * width;
-    fa_table_entry(fa_tap(low_pass, scale, half, j, left), fa_tap(low_pass, scale, half, j, left + 0.5 * step),
-                   fa_tap(low_pass, scale, half, j, left + step), width, j, entry);
+// A row of a pitch shift.
+struct FaPitchRow {
+    FaRepitch plan;
+    int width;
+    long long samples;  // of the stretched signal
+    bool same, nonsense;
+};
+
+__device__ __forceinline__ FaPitchRow fa_pitch_row(double factor, const unsigned char* active, long long row,
+                                                   long long length, long long room, int room_width) {
+    const bool same = (active && !active[row]) || factor == 1.0;
+    if (same || !(factor > 0.0)) return {{}, 0, 0, same, !same};
+    const FaRepitch plan = fa_repitch(factor);
+    const long long samples = fa_wsola_length(length, factor);
+    // An absurd factor must not overflow the width.
+    const int width = samples <= room ? plan.width() : 0;
+    return {plan, width, samples, false, samples > room || width > room_width};
 }
 
-// y: (rows, channels, length) from stretched: (rows, channels, room). Grid: ceil(rows * channels * length * 16 /
-// blockDim.x) blocks.
-extern "C" __global__ void fa_pitch_resample_kernel(const float* x, const float* stretched, float* y,
-                                                    const double* factors, const unsigned char* active,
-                                                    const float* table, long long rows, long long channels,
-                                                    long long length, long long room, long long room_half,
-                                                    double support) {
+// Sixteen taps are stored as those of four lanes: 0 4 8 12, 1 5 9 13, 2 6 10 14, 3 7 11 15.
+// table: (rows, kShortPhases + 1, room_width), a row's taps with its own width. Grid: one thread for each entry.
+extern "C" __global__ void __launch_bounds__(kThreads)
+    fa_pitch_table_kernel(float* table, const double* factors, const unsigned char* active, const float* filter,
+                          long long density, long long rows, long long length, long long room, int room_width) {
     const long long thread = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
-    const long long total = rows * channels * length, lane = thread % kResampleLanes;
-    const bool inside = thread / kResampleLanes < total;
-    const long long output = inside ? thread / kResampleLanes : 0, channel = output / length, row = channel / channels;
-    const double factor = factors[row];
-    const bool same = (active && !active[row]) || factor == 1.0;
-    const long long n = fa_wsola_length(length, factor), width = 2 * room_half;
-    const long long half = fa_half_width(support, factor < 1.0 ? factor : 1.0);
-    const bool nonsense = n > room || !(factor > 0.0) || half > room_half;
-    float sum = 0.0f;
-    if (!same && !nonsense) {
-        const FaPosition at = fa_real_position(output % length, 1.0 / factor);
-        const float* source = stretched + channel * room;
-        const float* taps = table + (row * kResamplePhases + at.phase) * 3 * width;
-        for (long long j = lane; j < 2 * half; j += kResampleLanes) {
-            const long long from = at.index - half + 1 + j;
-            const float sample = from >= 0 && from < n ? FA_LD(source + from) : 0.0f;
-            const float slope = fa_add(FA_LD(taps + width + j), fa_mul(at.fraction, FA_LD(taps + 2 * width + j)));
-            sum = fa_add(sum, fa_mul(sample, fa_add(FA_LD(taps + j), fa_mul(at.fraction, slope))));
+    const long long entries = static_cast<long long>(kShortPhases + 1) * room_width, row = thread / entries;
+    if (row >= rows) return;
+    const FaPitchRow pitch = fa_pitch_row(factors[row], active, row, length, room, room_width);
+    const int entry = static_cast<int>(thread - row * entries);
+    if (pitch.same || pitch.nonsense || entry >= (kShortPhases + 1) * pitch.width) return;
+    const int phase = entry / pitch.width, place = entry - phase * pitch.width;
+    const int j = place / 16 * 16 + place % 4 * 4 + place % 16 / 4;
+    FA_ST(table + thread, fa_short_tap({filter, density}, pitch.plan, pitch.width, phase, j));
+}
+
+// Output first + lane of the short filter, four lanes to an output; all lanes of the warp call. The order of the CPU.
+template <class Source>
+__device__ __forceinline__ float fa_pitch_short(const Source& source, double first, double step, const float* table,
+                                                int width) {
+    const int lane = threadIdx.x % 32, part = lane % 4;
+    const double base = floor(fa_mul(first, step));
+    const FaShortPosition mine = fa_short_position(first + static_cast<double>(lane), step, base);
+    const long long start = static_cast<long long>(base) - width / 2 + 1 + part;
+    float result = 0.0f;
+    for (int turn = 0; turn < 4; ++turn) {
+        const int from = 8 * turn + lane / 4;
+        const long long t = start + __shfl_sync(0xffffffffu, mine.index, from);
+        const float* taps = table + __shfl_sync(0xffffffffu, mine.phase, from) * width + 4 * part;
+        const float u = __shfl_sync(0xffffffffu, mine.fraction, from);
+        float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+        for (int j = 0; j < width; j += 16) {
+            const float4 a = FA_LD(reinterpret_cast<const float4*>(taps + j));
+            const float4 b = FA_LD(reinterpret_cast<const float4*>(taps + width + j));
+            const float left[4] = {a.x, a.y, a.z, a.w}, right[4] = {b.x, b.y, b.z, b.w};
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const float tap = fa_fma(u, fa_add(right[i], -left[i]), left[i]), x = source(t + j + 4 * i);
+                sum[i] = j ? fa_fma(x, tap, sum[i]) : fa_mul(x, tap);
+            }
+        }
+        float total = fa_add(fa_add(sum[0], sum[2]), fa_add(sum[1], sum[3]));
+        total = fa_add(total, __shfl_xor_sync(0xffffffffu, total, 2));
+        total = fa_add(total, __shfl_xor_sync(0xffffffffu, total, 1));
+        const float value = __shfl_sync(0xffffffffu, total, 4 * (lane % 8));
+        if (lane / 8 == turn) result = value;
+    }
+    return result;
+}
+
+// A thread's outputs of the half-band are sixteen apart, so that its samples serve several (see the CPU). With seven of
+// them, the two halves of a warp read different banks.
+constexpr int kSums = 7;
+constexpr int kPitchMade = kThreads * kSums;            // 896 outputs of the half-band
+constexpr int kPitchRead = kPitchMade + kHalfBandTaps;  // its samples
+constexpr int kPitchOutputs = 864;                      // of a block: 27 warps, and what they read when pitched down
+
+// put(n, sum_k taps[k] x[n + k]) for n < kPitchMade. The order of the CPU.
+template <class Put>
+__device__ __forceinline__ void fa_pitch_half_band(const float* x, const float* taps, const Put& put) {
+    const int first = threadIdx.x / 16 * 16 * kSums + threadIdx.x % 16;
+    float sum[kSums], sample[kSums];
+#pragma unroll
+    for (int n = 0; n < kSums; ++n) sum[n] = 0.0f;
+    for (int r = 0; r < 16; ++r) {
+#pragma unroll
+        for (int n = 0; n + 1 < kSums; ++n) sample[n] = x[first + r + 16 * n];
+#pragma unroll
+        for (int k = 0; k < kHalfBandTaps; k += 16) {
+            sample[kSums - 1] = x[first + r + k + 16 * (kSums - 1)];
+            const float tap = taps[r + k];
+#pragma unroll
+            for (int n = 0; n < kSums; ++n) sum[n] = fa_fma(sample[n], tap, sum[n]);
+#pragma unroll
+            for (int n = 0; n + 1 < kSums; ++n) sample[n] = sample[n + 1];
         }
     }
-    for (int distance = kResampleLanes / 2; distance; distance /= 2) {
-        sum = fa_add(sum, __shfl_xor_sync(0xffffffffu, sum, distance));
+#pragma unroll
+    for (int n = 0; n < kSums; ++n) put(first + 16 * n, sum[n]);
+}
+
+struct FaPitchShared {
+    float read[kPitchRead];      // pitch down: the source; pitch up: the short filter's odd outputs
+    float both[2 * kPitchMade];  // pitch down: the source and the samples between; pitch up: the even outputs
+    float taps[kHalfBandTaps];
+};
+
+struct FaPitchSource {
+    const float* x;
+    long long samples;
+
+    __device__ __forceinline__ float operator()(long long t) const {
+        return t >= 0 && t < samples ? FA_LD(x + t) : 0.0f;
     }
-    if (!inside || lane) return;
-    FA_ST(y + output, same ? FA_LD(x + output) : nonsense ? fa_bits_to_float(0x7fc00000u) : sum);
+};
+
+// Outputs [m, m + count) of one channel.
+__device__ __forceinline__ void fa_pitch_up(const FaPitchSource& source, float* y, long long m, int count,
+                                            const FaPitchRow& row, const float* table, FaPitchShared& shared) {
+    constexpr int before = kHalfBandTaps / 2, odd = (kPitchOutputs + kHalfBandTaps + 31) / 32 * 32;
+    const int lane = threadIdx.x % 32;
+    for (int i = threadIdx.x / 32 * 32; i < odd + kPitchOutputs; i += kThreads) {
+        const long long k = i < odd ? m - before + i : m + i - odd;
+        const double first = static_cast<double>(k) + (i < odd ? 0.5 : 0.0);
+        const float value = fa_pitch_short(source, first, row.plan.step, table, row.width);
+        if (i + lane < kPitchRead && i < odd) shared.read[i + lane] = value;
+        if (i >= odd) shared.both[i - odd + lane] = value;
+    }
+    __syncthreads();
+    fa_pitch_half_band(shared.read, shared.taps, [&](int n, float sum) {
+        if (n < count) FA_ST(y + m + n, fa_add(shared.both[n], sum));
+    });
+}
+
+__device__ __forceinline__ void fa_pitch_down(const FaPitchSource& source, float* y, long long m, int count,
+                                              const FaPitchRow& row, const float* table, FaPitchShared& shared) {
+    constexpr int before = kHalfBandTaps / 2 - 1;
+    const long long place = static_cast<long long>(fa_mul(static_cast<double>(m), row.plan.step));
+    const long long begin = place / 2 - kShortSupport / 2;
+    for (int i = threadIdx.x; i < kPitchRead; i += kThreads) shared.read[i] = source(begin - before + i);
+    __syncthreads();
+    fa_pitch_half_band(shared.read, shared.taps, [&](int n, float sum) {
+        shared.both[2 * n] = shared.read[before + n];
+        shared.both[2 * n + 1] = sum;
+    });
+    __syncthreads();
+    const float* both = shared.both;
+    const auto doubled = [both, begin](long long t) { return both[t - 2 * begin]; };
+    const int lane = threadIdx.x % 32;
+    for (int i = threadIdx.x / 32 * 32; i < count; i += kThreads) {
+        const float value = fa_pitch_short(doubled, static_cast<double>(m + i), row.plan.step, table, row.width);
+        if (i + lane < count) FA_ST(y + m + i + lane, value);
+    }
+}
+
+// y: (rows, channels, length) from stretched: (rows, channels, room). Grid: rows * channels * ceil(length /
+// kPitchOutputs) blocks of kThreads.
+extern "C" __global__ void __launch_bounds__(kThreads)
+    fa_pitch_resample_kernel(const float* x, const float* stretched, float* y, const double* factors,
+                             const unsigned char* active, const float* half_band, const float* table,
+                             long long channels, long long length, long long room, int room_width) {
+    __shared__ FaPitchShared shared;
+    const long long tiles = (length + kPitchOutputs - 1) / kPitchOutputs, channel = blockIdx.x / tiles;
+    const long long row = channel / channels, m = (blockIdx.x - channel * tiles) * kPitchOutputs;
+    const int count = static_cast<int>(fa_min<long long>(kPitchOutputs, length - m));
+    const double factor = factors[row];
+    const FaPitchRow pitch = fa_pitch_row(factor, active, row, length, room, room_width);
+    float* out = y + channel * length;
+    if (pitch.same || pitch.nonsense) {
+        for (int i = threadIdx.x; i < count; i += kThreads) {
+            FA_ST(out + m + i, pitch.same ? FA_LD(x + channel * length + m + i) : fa_bits_to_float(0x7fc00000u));
+        }
+        return;
+    }
+    for (int i = threadIdx.x; i < kHalfBandTaps; i += kThreads) shared.taps[i] = FA_LD(half_band + i);
+    const FaPitchSource source = {stretched + channel * room, pitch.samples};
+    const float* taps = table + row * (kShortPhases + 1) * room_width;
+    if (factor > 1.0)
+        fa_pitch_down(source, out, m, count, pitch, taps, shared);
+    else
+        fa_pitch_up(source, out, m, count, pitch, taps, shared);
 }

@@ -141,7 +141,8 @@ class _Batch:
         samples = torch.empty(shape, pin_memory=cuda)
         places = np.add.outer(np.arange(shape[0]) * shape[1], native).ravel()  # rows of the result
         wanted = Wanted(places % max(shape[1], 1), places, self.first.ravel()[places], self.count.ravel()[places])
-        failed = decode_into(self.members, wanted, self.sample_rate, samples.view(-1, *shape[2:]), self.threads)
+        rows = samples.view(shape[0] * shape[1], *shape[2:])
+        failed = decode_into(self.members, wanted, self.sample_rate, rows, self.threads)
         for row, (status, where) in failed.items():
             v, b = divmod(row, len(self.encoded))
             self.fail(b, self.members.error(b, status, where), v)
@@ -220,8 +221,7 @@ def _crops(starts: Tensor | npt.ArrayLike, lengths: Tensor | npt.ArrayLike | Non
     count = np.full_like(first, -1) if lengths is None else _broadcast(lengths, members, "lengths")
     if lengths is not None and (count < 0).any():
         raise ValueError("lengths must not be negative")
-    views = max(first.shape[0], count.shape[0])
-    return np.broadcast_to(first, (views, members)), np.broadcast_to(count, (views, members))
+    return tuple(np.broadcast_arrays(first, count))  # type: ignore[return-value]
 
 
 def _broadcast(values: Tensor | npt.ArrayLike, members: int, name: str) -> Ints:
@@ -230,4 +230,5 @@ def _broadcast(values: Tensor | npt.ArrayLike, members: int, name: str) -> Ints:
         raise ValueError(f"{name} must be whole samples, got {array.dtype}")
     if array.ndim > 2 or (array.ndim and array.shape[-1] != members):
         raise ValueError(f"{name} must be an int, ({members},) or (V, {members}), got shape {array.shape}")
-    return np.broadcast_to(array.astype(np.int64), (*array.shape[:-1], members)).reshape(-1, members)
+    views = len(array) if array.ndim == 2 else 1
+    return np.broadcast_to(array.astype(np.int64), (views, members))

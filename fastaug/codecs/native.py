@@ -168,7 +168,7 @@ def _mapped(path: str | Path) -> npt.NDArray[np.uint8]:
 @lru_cache(maxsize=64)
 def _plan(from_rate: int, to_rate: int) -> tuple[tuple[int, ...], Any]:
     """The fields of a Plan of csrc/cpu/decode.cpp, and what keeps their tables in memory."""
-    up, down = _resample._reduced(from_rate, to_rate)
+    up, down = _resample.reduced(from_rate, to_rate)
     plan, grid = _resample._plan(up, down, "high"), _resample.blocks(up, down, "high")
     addresses = grid.addresses if grid else (0,) * 6
     return (up, down, plan.taps.data_ptr(), plan.half, int(plan.interpolated), *addresses), (plan, grid)
@@ -185,7 +185,7 @@ def decode_into(
         samples: float32 (rows, C, T), contiguous, on the CPU. The named rows are written, all of each.
 
     Returns:
-        Row → status and byte offset for each row that failed; it holds zeros.
+        Row → status and byte offset for each row that failed; what it holds is not specified.
     """
     rows, channels, width = samples.shape
     if not len(wanted.rows) or not width:
@@ -210,7 +210,6 @@ def decode_into(
     for i in np.flatnonzero(outcomes[:, 0]).tolist():  # pieces of a crop are in order: the first trouble is told
         row = int(table["row"][i])
         failed.setdefault(row, (Status(int(outcomes[i, 0])), int(outcomes[i, 1])))
-        samples[row] = 0.0
     return failed
 
 

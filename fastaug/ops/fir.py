@@ -11,7 +11,7 @@ from fastaug.ops._library import active_rows, check_samples, define, direct, nat
 
 __all__ = ["windowed_sinc"]
 
-_THREADS, _TILE = 256, 1024  # of csrc/cuda/fir.cu
+_THREADS, _TILE = 256, 2304  # of csrc/cuda/fir.cu
 _LARGEST_HALF = 1 << 20  # kFirLargestHalf of csrc/fir.h
 
 
@@ -21,11 +21,13 @@ def windowed_sinc(
     highpass: bool | Tensor = False,
     zeros: int = 8,
     active: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """``julius.lowpass_filter`` (or ``x`` minus it), row by row: linear phase, no delay, same length.
 
     The filter has ``2 * int(zeros / cutoff / 2) + 1`` taps, a Hann-windowed sinc of unit gain at 0 Hz; the first and
-    last samples are repeated outside the signal. Cost grows with 1 / cutoff.
+    last samples are repeated outside the signal. On the CPU, filters above some 50 taps go through an FFT, in blocks of
+    256 to 16384 samples: their rounding error is 1e-7 of the loudest sample of such a block.
 
     Args:
         x: (B, C, T) float32.
@@ -34,13 +36,15 @@ def windowed_sinc(
         highpass: a bool or bool (B,).
         zeros: zero crossings of the sinc that the window covers, at least 1.
         active: bool (B,); rows that are False are copied. Default: all.
+        inplace: the result may be written into `x`, which is then returned (on the CPU, without a gradient).
 
     Returns:
-        A new (B, C, T) float32 tensor. A NaN or Inf spreads over the filter's length in its own channel. Differentiable
-        in `x`; RuntimeError in the backward pass if the cutoff asks for a gradient.
+        (B, C, T) float32, new unless `inplace`. A NaN or Inf spreads over the filter's length in its own channel.
+        Differentiable in `x`; RuntimeError in the backward pass if the cutoff asks for a gradient.
 
     Raises:
-        TypeError, ValueError: `x`, `highpass`, `active` or `zeros` are not as above; on the CPU also the cutoff.
+        TypeError, ValueError: `x`, `highpass`, `active` or `zeros` are not as above; on the CPU also the cutoff, which
+            CUDA would have to wait for.
     """
     x = check_samples(x)
     if zeros < 1:
@@ -51,7 +55,7 @@ def windowed_sinc(
     highpass = row_values(highpass, x, "highpass", torch.bool)
     active = active_rows(active, x)
     if direct(x, cutoff, active):
-        return _cpu(x, cutoff, highpass, zeros, active)
+        return _cpu(x, cutoff, highpass, zeros, active, inplace)
     return torch.ops.fastaug.windowed_sinc(x, cutoff, highpass, zeros, active)
 
 
@@ -64,10 +68,12 @@ def _check_cutoff(cutoff: Tensor, zeros: int) -> None:
         raise ValueError(f"cutoff {float(cutoff[cutoff > 0].min()):g} needs more than 2^21 taps")
 
 
-def _cpu(x: Tensor, cutoff: Tensor, highpass: Tensor, zeros: int, active: Tensor | None) -> Tensor:
+def _cpu(
+    x: Tensor, cutoff: Tensor, highpass: Tensor, zeros: int, active: Tensor | None, inplace: bool = False
+) -> Tensor:
     x, cutoff, highpass = x.contiguous(), cutoff.contiguous(), highpass.contiguous()
     _check_cutoff(cutoff, zeros)
-    y = torch.empty_like(x)
+    y = x if inplace else torch.empty_like(x)
     addresses = (x.data_ptr(), y.data_ptr(), cutoff.data_ptr(), highpass.data_ptr(), pointer(active))
     native().fa_windowed_sinc(*addresses, *x.shape, zeros, threads())
     return y

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastaug.ops import _library
-from fastaug.ops._resample_filter import DENSITY, QUALITIES, Quality, blocks, cubics, half_width, low_pass, prototype
+from fastaug.ops._resample_filter import DENSITY, QUALITIES, Quality, blocks, half_width, low_pass, prototype
 
 __all__ = [
     "DENSITY",
@@ -24,14 +24,13 @@ __all__ = [
     "prototype",
     "resample",
     "resample_range",
-    "resample_rows",
     "source_range",
 ]
 
 #: Largest number of floats in a table with one row of taps per output phase; above it the taps are interpolated.
 _MAX_TABLE = 1 << 18
-_ROW_THREADS, _CHUNK = 256, 1024  # of csrc/cuda/resample.cu
-_DECIMATE_OUTPUTS, _DECIMATE_THREADS, _SHARED_BYTES = 7, 128, 48 * 1024
+_DECIMATE_OUTPUTS, _DECIMATE_THREADS = 7, 128  # of csrc/cuda/resample.cu
+_SHARED_BYTES = 48 * 1024  # what a block may have without asking
 PHASES = 64  #: kResamplePhases of csrc/resample.h
 
 
@@ -72,42 +71,6 @@ def resample(x: Tensor, from_rate: int, to_rate: int, quality: str = "high", thr
     return torch.ops.fastaug.resample(x, from_rate, to_rate, quality)
 
 
-def resample_rows(
-    x: Tensor,
-    from_rate: int | Tensor,
-    to_rate: int | Tensor,
-    quality: str = "high",
-    out_length: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """``x`` at another sample rate, with a ratio for every example; otherwise as `resample`.
-
-    Args:
-        x: (B, C, T) float32, CPU or CUDA.
-        from_rate, to_rate: Hz, numbers or integer (B,).
-        quality: a name in ``QUALITIES``.
-        out_length: N, if known: rows are cut or padded to it. By default the longest row's length, for which rates on
-            a CUDA device are read back once; give it to avoid the wait, and under torch.compile.
-
-    Returns:
-        (B, C, N) float32, zeros behind each row's end, and the lengths: int64 (B,) on the device of ``x``,
-        ceil(T * to_rate / from_rate), at most N.
-
-    Raises:
-        TypeError, ValueError: ``x`` or a rate are not as above. A rate below 1 is only seen where the rates are read:
-            on CUDA with ``out_length``, its row is NaN.
-    """
-    x = _library.check_samples(x)
-    _check_quality(quality)
-    rates = [_rate_rows(rate, x, name) for rate, name in ((from_rate, "from_rate"), (to_rate, "to_rate"))]
-    lengths = -torch.div(-x.shape[-1] * rates[1], rates[0].clamp(min=1), rounding_mode="floor")
-    if out_length is None:
-        out_length = _longest(x.shape[-1], rates)
-    lengths = lengths.clamp(0, out_length)
-    if _library.direct(x, *rates):
-        return _rows_cpu(x, rates[0], rates[1], out_length, quality), lengths
-    return torch.ops.fastaug.resample_rows(x, rates[0], rates[1], out_length, quality), lengths
-
-
 def resample_range(
     x: Tensor,
     x_start: int,
@@ -146,7 +109,7 @@ def resample_range(
     x, x_start = _trim(x, x_start, total)
     if first >= last:
         return x.new_zeros(*x.shape[:-1], length)
-    y = _convert(x, x_start, from_rate, to_rate, first, last - first, quality, threads)
+    y = convert(x, x_start, from_rate, to_rate, first, last - first, quality, threads)
     return torch.nn.functional.pad(y, (first - start, start + length - last)) if last - first < length else y
 
 
@@ -161,7 +124,7 @@ def source_range(from_rate: int, to_rate: int, start: int, length: int, quality:
         return 0, 0
     if from_rate == to_rate:
         return start, start + length
-    up, down = _reduced(from_rate, to_rate)
+    up, down = reduced(from_rate, to_rate)
     grid = blocks(up, down, quality)
     if grid is not None:
         first, last = start // grid.outputs, (start + length - 1) // grid.outputs
@@ -173,32 +136,14 @@ def source_range(from_rate: int, to_rate: int, start: int, length: int, quality:
 def _check(x: Tensor, from_rate: int, to_rate: int, quality: str) -> None:
     if from_rate < 1 or to_rate < 1:
         raise ValueError(f"sample rates must be positive, got from_rate={from_rate}, to_rate={to_rate}")
-    _check_quality(quality)
+    check_quality(quality)
     if x.dtype != torch.float32 or x.dim() < 1:
         raise ValueError(f"x must be float32 of shape (..., T), got {x.dtype} of shape {tuple(x.shape)}")
 
 
-def _check_quality(quality: str) -> None:
+def check_quality(quality: str) -> None:
     if quality not in QUALITIES:
         raise ValueError(f"quality must be one of {', '.join(QUALITIES)}, got {quality!r}")
-
-
-def _rate_rows(rate: int | Tensor, x: Tensor, name: str) -> Tensor:
-    if isinstance(rate, Tensor) and (rate.is_floating_point() or rate.dtype == torch.bool):
-        raise TypeError(f"{name} must be whole Hz, got {rate.dtype}")
-    return _library.row_values(rate, x, name, torch.int64)
-
-
-def _longest(length: int, rates: list[Tensor]) -> int:
-    """Samples of the longest row, from rates in range."""
-    pairs = list(zip(rates[0].tolist(), rates[1].tolist(), strict=True))
-    _check_pairs(pairs)
-    return max((output_length(length, *pair) for pair in pairs), default=0)
-
-
-def _check_pairs(pairs: list[tuple[int, int]]) -> None:
-    if any(rate < 1 for pair in pairs for rate in pair):
-        raise ValueError(f"sample rates must be positive, got (from_rate, to_rate) {pairs[:8]}")
 
 
 def _trim(x: Tensor, x_start: int, total: int) -> tuple[Tensor, int]:
@@ -207,7 +152,7 @@ def _trim(x: Tensor, x_start: int, total: int) -> tuple[Tensor, int]:
     return x[..., min(low, high) : high], x_start + low
 
 
-def _reduced(from_rate: int, to_rate: int) -> tuple[int, int]:
+def reduced(from_rate: int, to_rate: int) -> tuple[int, int]:
     divisor = math.gcd(from_rate, to_rate)
     return to_rate // divisor, from_rate // divisor
 
@@ -247,10 +192,10 @@ def _taps_on(up: int, down: int, quality: str, device: torch.device, layout: str
 
 def _resample(x: Tensor, from_rate: int, to_rate: int, quality: str, threads: int | None = None) -> Tensor:
     length = output_length(x.shape[-1], from_rate, to_rate)
-    return _convert(x, 0, from_rate, to_rate, 0, length, quality, threads)
+    return convert(x, 0, from_rate, to_rate, 0, length, quality, threads)
 
 
-def _convert(
+def convert(
     x: Tensor, x_start: int, from_rate: int, to_rate: int, start: int, length: int, quality: str, threads: int | None
 ) -> Tensor:
     """Outputs [start, start + length), all inside the signal; what ``x`` does not hold is zero."""
@@ -259,7 +204,7 @@ def _convert(
     y = x.new_empty(*x.shape[:-1], length)
     if y.numel() == 0:
         return y
-    plan = _plan(*_reduced(from_rate, to_rate), quality)
+    plan = _plan(*reduced(from_rate, to_rate), quality)
     x, stride = _rows(x)
     count, rows = x.shape[-1], y.numel() // length
     sizes = (rows, stride, count, x_start, start, length, plan.up, plan.down)
@@ -284,18 +229,18 @@ def _launch(x: Tensor, y: Tensor, sizes: tuple[int, ...], plan: _Plan) -> Tensor
         if up == 1 and 4 * down * pitch <= _SHARED_BYTES:
             grid = rows * -(-length // (_DECIMATE_OUTPUTS * _DECIMATE_THREADS))
             args = (x, y, *sizes[1:6], down, _taps_on(*key, "phases"), plan.half, steps, pitch)
-            return _run("fa_decimate_kernel", grid, _DECIMATE_THREADS, args, y, 4 * down * pitch)
+            return run_kernel("fa_decimate_kernel", grid, _DECIMATE_THREADS, args, y, 4 * down * pitch)
         tile = -(-128 // up) * up
         room = 4 * tile // up * down + width + 1
         if tile <= 1024 and 4 * room <= _SHARED_BYTES:
             grid = rows * -(-(length + start % up) // (4 * tile))
             args = (x, y, *sizes[1:], _taps_on(*key, "columns"), plan.half, tile, room)
-            return _run("fa_polyphase_kernel", grid, -(-tile // 32) * 32, args, y, 4 * room)
+            return run_kernel("fa_polyphase_kernel", grid, -(-tile // 32) * 32, args, y, 4 * room)
     args = (x, y, *sizes, _taps_on(*key), plan.half, int(plan.interpolated))
-    return _run("fa_resample_kernel", -(-y.numel() * 16 // 256), 256, args, y)
+    return run_kernel("fa_resample_kernel", -(-y.numel() * 16 // 256), 256, args, y)
 
 
-def _run(name: str, blocks: int, threads: int, args: tuple[Any, ...], y: Tensor, shared_bytes: int = 0) -> Tensor:
+def run_kernel(name: str, blocks: int, threads: int, args: tuple[Any, ...], y: Tensor, shared_bytes: int = 0) -> Tensor:
     from fastaug.ops._cuda import launch
 
     launch("resample.cu", name, (blocks,), (threads,), args, shared_bytes)
@@ -315,35 +260,6 @@ def _rows(x: Tensor) -> tuple[Tensor, int]:
     return x.contiguous(), x.shape[-1]
 
 
-def _rows_cpu(x: Tensor, from_rates: Tensor, to_rates: Tensor, out_length: int, quality: str) -> Tensor:
-    pairs = list(zip(from_rates.tolist(), to_rates.tolist(), strict=True))
-    _check_pairs(pairs)
-    y = x.new_zeros(*x.shape[:-1], out_length)
-    for ratio in dict.fromkeys(_reduced(*pair) for pair in pairs):
-        rows = [row for row, pair in enumerate(pairs) if _reduced(*pair) == ratio]
-        up, down = ratio
-        length = min(output_length(x.shape[-1], down, up), out_length)
-        part = x[rows[0] : rows[0] + 1] if len(rows) == 1 else x[rows]
-        y[rows, :, :length] = _convert(part, 0, down, up, 0, length, quality, None)
-    return y
-
-
-def _rows_cuda(x: Tensor, from_rates: Tensor, to_rates: Tensor, out_length: int, quality: str) -> Tensor:
-    x = x.contiguous()
-    rows, channels, length = x.shape
-    y = x.new_empty(rows, channels, out_length)
-    table = _cubics_on(quality, x.device)
-    blocks_a_row = -(-out_length // _ROW_THREADS)
-    args = (x, y, from_rates.contiguous(), to_rates.contiguous(), channels, length, out_length, table, table.shape[0])
-    shared = 16 * table.shape[0] + 4 * _CHUNK
-    return _run("fa_resample_rows_kernel", rows * channels * blocks_a_row, _ROW_THREADS, args, y, shared)
-
-
-@lru_cache(maxsize=8)
-def _cubics_on(quality: str, device: torch.device) -> Tensor:
-    return cubics(quality).to(device)
-
-
 def _fake(x: Tensor, from_rate: int, to_rate: int, quality: str) -> Tensor:
     return x.new_empty(*x.shape[:-1], output_length(x.shape[-1], from_rate, to_rate))
 
@@ -359,25 +275,6 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return back[..., : ctx.length] * (ctx.to_rate / ctx.from_rate), None, None, None
 
 
-def _rows_fake(x: Tensor, from_rates: Tensor, to_rates: Tensor, out_length: int, quality: str) -> Tensor:
-    return x.new_empty(*x.shape[:-1], out_length)
-
-
-def _rows_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, from_rates, to_rates, _, ctx.quality = inputs
-    ctx.length = x.shape[-1]
-    ctx.save_for_backward(from_rates, to_rates)
-
-
-def _rows_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    from_rates, to_rates = ctx.saved_tensors
-    lengths = -torch.div(-ctx.length * to_rates, from_rates, rounding_mode="floor")
-    inside = torch.arange(grad.shape[-1], device=grad.device) < lengths[:, None, None]
-    grad = torch.where(inside, grad, 0.0).contiguous()
-    back = torch.ops.fastaug.resample_rows(grad, to_rates, from_rates, ctx.length, ctx.quality)
-    return back * (to_rates / from_rates).float()[:, None, None], None, None, None, None
-
-
 _library.define(
     "resample(Tensor x, int from_rate, int to_rate, str quality) -> Tensor",
     cpu=_resample,
@@ -385,12 +282,4 @@ _library.define(
     fake=_fake,
     backward=_backward,
     setup_context=_setup,
-)
-_library.define(
-    "resample_rows(Tensor x, Tensor from_rates, Tensor to_rates, int out_length, str quality) -> Tensor",
-    cpu=_rows_cpu,
-    cuda=_rows_cuda,
-    fake=_rows_fake,
-    backward=_rows_backward,
-    setup_context=_rows_setup,
 )

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fastaug.ops._library import active_rows, check_samples, define, direct, native, pointer, row_values, threads
-from fastaug.ops.resample import DENSITY, PHASES, QUALITIES, half_width, prototype
 
 __all__ = ["pitch_shift", "stretch_factor", "stretched_length", "time_stretch"]
 
-_QUALITY = "high"
-_SEARCH_THREADS, _THREADS = 384, 256  # of csrc/cuda/wsola.cu
+#: Rejection of both filters in dB, and where the half-band's pass band ends, as a fraction of the lower Nyquist.
+STOP_DB, PASS_BAND = 108.0, 0.91
+DENSITY = 2048  #: samples of the short filter per half output
+_HALF_BAND_TAPS, _SHORT_SUPPORT = 80, 8  # of csrc/repitch.h
+_PHASES = 512  # of csrc/repitch.h
+_THREADS, _PITCH_OUTPUTS, _STAGE_BYTES = 128, 864, 40_000  # of csrc/cuda/wsola.cu; what fits any GPU beside statics
 _LOWEST, _HIGHEST = 0.1, 100.0  # sox's limits of a tempo
 
 
@@ -51,11 +55,18 @@ def time_stretch(
 
 
 def pitch_shift(
-    x: Tensor, sample_rate: int, semitones: float | Tensor, active: Tensor | None = None, max_semitones: float = 12.0
+    x: Tensor,
+    sample_rate: int,
+    semitones: float | Tensor,
+    active: Tensor | None = None,
+    max_semitones: float = 12.0,
+    inplace: bool = False,
 ) -> Tensor:
     """``x`` at another pitch and the same speed: sox's ``pitch``, WSOLA and resampling, cut or padded to T.
 
-    Unlike sox, samples beyond ±1 are not clipped.
+    The resampling is flat up to 0.91 of the lower of the two Nyquist frequencies (of the stretched signal and of the
+    result) and rejects by 108 dB what lies beyond 1.09; what lies between fades, and folds into the band from 0.91 to
+    1. Unlike sox, samples beyond ±1 are not clipped.
 
     Args:
         x: (B, C, T) float32.
@@ -66,9 +77,10 @@ def pitch_shift(
         max_semitones: bound of `semitones` when that is a CUDA tensor, whose values cannot be looked at without waiting
             for the device: it sizes a buffer of T * 2 ** (max_semitones / 12) samples per row, and rows beyond the
             bound become NaN. Unused with a number, and with a CPU tensor outside torch.compile.
+        inplace: the result may be written into `x`, which is then returned; a permission, not a promise.
 
     Returns:
-        A new (B, C, T) float32 tensor. A NaN or Inf stays within its own example.
+        (B, C, T) float32. A NaN or Inf stays within its own example.
 
     Raises:
         TypeError, ValueError: `x`, `active` or the semitones are not as above.
@@ -81,7 +93,7 @@ def pitch_shift(
     factors = stretch_factor(row_values(semitones, x, "semitones", torch.float64))
     active = active_rows(active, x)
     if direct(x, factors, active):
-        return _pitch_cpu(x, factors, sample_rate, max_semitones, active)
+        return _pitch_cpu(x, factors, sample_rate, max_semitones, active, inplace)
     return torch.ops.fastaug.pitch_shift(x, factors, sample_rate, max_semitones, active)
 
 
@@ -95,6 +107,28 @@ def stretch_factor(semitones: Tensor) -> Tensor:
 def stretched_length(length: int, factors: Tensor) -> Tensor:
     """int(length / factor + 0.5) for float64 factors, as int64; ``length`` itself where the factor is 1."""
     return torch.floor(length / factors + 0.5).to(torch.int64)
+
+
+@lru_cache(maxsize=1)
+def half_band_taps() -> Tensor:
+    """The taps of the half-band of csrc/repitch.h at ±0.5, ±1.5, … (float32, sum 1): a Kaiser-windowed sinc."""
+    t = np.arange(_HALF_BAND_TAPS) - (_HALF_BAND_TAPS - 1) / 2
+    taps = np.sinc(t) * _kaiser(t / (_HALF_BAND_TAPS / 2), STOP_DB)
+    return torch.from_numpy((taps / taps.sum()).astype(np.float32))
+
+
+@lru_cache(maxsize=1)
+def short_filter() -> Tensor:
+    """The short filter of csrc/repitch.h at 0, 1 / DENSITY, … (float32), zeros from its end on."""
+    t = np.arange(_SHORT_SUPPORT * DENSITY + 2) / DENSITY
+    return torch.from_numpy((np.sinc(t) * _kaiser(t / _SHORT_SUPPORT, STOP_DB)).astype(np.float32))
+
+
+def _kaiser(x: np.ndarray, stop_db: float) -> np.ndarray:
+    """Kaiser's window on [-1, 1] (Kaiser & Schafer 1980, for more than 50 dB)."""
+    beta = 0.1102 * (stop_db - 8.7)
+    window = np.i0(beta * np.sqrt(np.clip(1.0 - x**2, 0.0, None))) / np.i0(beta)
+    return np.where(np.abs(x) < 1.0, window, 0.0)
 
 
 def _check_rate(sample_rate: int) -> None:
@@ -127,33 +161,47 @@ def _stretch_cpu(x: Tensor, factors: Tensor, sample_rate: int, out_length: int, 
     return y
 
 
-def _pitch_cpu(x: Tensor, factors: Tensor, sample_rate: int, max_semitones: float, active: Tensor | None) -> Tensor:
+def _pitch_cpu(
+    x: Tensor,
+    factors: Tensor,
+    sample_rate: int,
+    max_semitones: float,
+    active: Tensor | None,
+    inplace: bool = False,
+) -> Tensor:
     x, factors = x.contiguous(), factors.contiguous()
     if factors.numel() and not (float(factors.min()) >= 2.0**-3.01 and float(factors.max()) <= 2.0**3.01):
         raise ValueError(f"semitones must lie in [-36, 36] and not be NaN, got stretch factors {factors.tolist()[:8]}")
-    y = torch.empty_like(x)
-    taps, support = prototype(_QUALITY), QUALITIES[_QUALITY].support
+    y = x if inplace else torch.empty_like(x)
     addresses = (x.data_ptr(), y.data_ptr(), factors.data_ptr(), pointer(active))
-    rate = float(sample_rate)
-    native().fa_pitch_shift(*addresses, *x.shape, rate, taps.data_ptr(), DENSITY, support, threads())
+    half_band, short = half_band_taps(), short_filter()
+    filters = (half_band.data_ptr(), short.data_ptr(), DENSITY)
+    native().fa_pitch_shift(*addresses, *x.shape, float(sample_rate), *filters, threads())
     return y
 
 
 def _stretch_cuda(x: Tensor, factors: Tensor, sample_rate: int, out_length: int, active: Tensor | None) -> Tensor:
-    from fastaug.ops._cuda import launch
-
     x, factors = x.contiguous(), factors.contiguous()
-    rows, channels, length = x.shape
-    y = x.new_empty(rows, channels, out_length)
+    y = x.new_empty(x.shape[0], x.shape[1], out_length)
     if y.numel():
-        args = (x, y, factors, active, channels, length, out_length, float(sample_rate), 1)
-        launch("wsola.cu", "fa_wsola_kernel", (rows,), (_SEARCH_THREADS,), args)
+        _launch_stretch(x, y, factors, active, sample_rate, copy=1)
     return y
 
 
+def _launch_stretch(x: Tensor, y: Tensor, factors: Tensor, active: Tensor | None, sample_rate: int, copy: int) -> None:
+    from fastaug.ops._cuda import launch
+
+    rows, channels, length = x.shape
+    search, overlap = int(sample_rate * 82.0 / 5.587 / 1000.0 + 0.5), int(sample_rate * 82.0 / 6.833 / 1000.0 + 4.5)
+    bytes_ = 4 * channels * (2 * max(overlap, 16) + search + 8)
+    staged = channels <= 2 and bytes_ <= _STAGE_BYTES
+    args = (x, y, factors, active, channels, length, y.shape[-1], float(sample_rate), copy, int(staged))
+    launch("wsola.cu", "fa_wsola_kernel", (rows,), (_THREADS,), args, bytes_ if staged else 0)
+
+
 @lru_cache(maxsize=8)
-def _prototype_on(device: torch.device) -> Tensor:
-    return prototype(_QUALITY).to(device)
+def _filters_on(device: torch.device) -> tuple[Tensor, Tensor]:
+    return half_band_taps().to(device), short_filter().to(device)
 
 
 def _pitch_cuda(x: Tensor, factors: Tensor, sample_rate: int, max_semitones: float, active: Tensor | None) -> Tensor:
@@ -166,18 +214,15 @@ def _pitch_cuda(x: Tensor, factors: Tensor, sample_rate: int, max_semitones: flo
         return y
     largest = 2.0 ** (max_semitones / 12.0) * (1.0 + 1e-5)  # the factor is rounded
     room = int(length * largest + 0.5) + 1
+    width = -(-int(_SHORT_SUPPORT * largest + 1.0) // 16) * 16
     stretched = x.new_empty(rows, channels, room)
-    args = (x, stretched, factors, active, channels, length, room, float(sample_rate), 0)
-    launch("wsola.cu", "fa_wsola_kernel", (rows,), (_SEARCH_THREADS,), args)
-    support = QUALITIES[_QUALITY].support
-    half = half_width(support, 1.0 / largest)
-    table = x.new_empty(rows, PHASES, 3, 2 * half)
-    filter_ = (_prototype_on(x.device), DENSITY, support)
-    blocks = -(-rows * PHASES * 2 * half // _THREADS)
-    table_args = (table, factors, active, *filter_, rows, half)
-    launch("wsola.cu", "fa_pitch_table_kernel", (blocks,), (_THREADS,), table_args)
-    blocks = -(-rows * channels * length * 16 // _THREADS)
-    resample_args = (x, stretched, y, factors, active, table, rows, channels, length, room, half, support)
+    _launch_stretch(x, stretched, factors, active, sample_rate, copy=0)
+    half_band, short = _filters_on(x.device)
+    table = x.new_empty(rows, _PHASES + 1, width)
+    table_args = (table, factors, active, short, DENSITY, rows, length, room, width)
+    launch("wsola.cu", "fa_pitch_table_kernel", (-(-table.numel() // _THREADS),), (_THREADS,), table_args)
+    blocks = rows * channels * -(-length // _PITCH_OUTPUTS)
+    resample_args = (x, stretched, y, factors, active, half_band, table, channels, length, room, width)
     launch("wsola.cu", "fa_pitch_resample_kernel", (blocks,), (_THREADS,), resample_args)
     return y
 

@@ -54,8 +54,25 @@ def flac_seeds() -> dict[str, bytes]:
     return found
 
 
+def wav_seeds() -> dict[str, bytes]:
+    found = {}
+    for kind in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "IMA_ADPCM"):
+        for channels, container in ((1, "WAV"), (2, "WAVEX"), (3, "RF64")):
+            if container == "WAV" or not kind.endswith(("LAW", "ADPCM")):
+                buffer = io.BytesIO()
+                soundfile.write(buffer, sine(100, channels, 1000).T / 1200, 8000, kind, format=container)
+                found[f"{kind}-{channels}"] = buffer.getvalue()
+    plain = found["PCM_16-1"]
+    at = plain.index(b"data") + 4
+    for size in (0, 0xFFFFFFFF, 1 << 20):
+        found[f"size-{size}"] = plain[:at] + size.to_bytes(4, "little") + plain[at + 4 :]
+    found["odd"] = plain[: at - 4] + b"LIST\x03\0\0\0abc" + plain[at - 4 :]
+    found["turned"] = plain[:12] + plain[at - 4 :] + plain[12 : at - 4]
+    return found
+
+
 def main(codec: str, folder: str) -> None:
-    seeds = {"flac": flac_seeds}[codec]()
+    seeds = {"flac": flac_seeds, "wav": wav_seeds}[codec]()
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, data in seeds.items():
         Path(folder, name).write_bytes(data)
