@@ -28,7 +28,22 @@ typedef float fa_float16 __attribute__((vector_size(64)));
 typedef double fa_double2 __attribute__((vector_size(16)));
 typedef double fa_double4 __attribute__((vector_size(32)));
 typedef double fa_double8 __attribute__((vector_size(64)));
+typedef int32_t fa_int4 __attribute__((vector_size(16)));
 typedef int32_t fa_int8 __attribute__((vector_size(32)));
+
+#if defined(__clang__)
+#define FA_SHUFFLE_FOUR(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define FA_SHUFFLE_FOUR(a, b, i, j, k, l) __builtin_shuffle(a, b, fa_int4{i, j, k, l})
+#endif
+
+// A tile of 4 x 4 floats. Larger ones from these: the shuffles of wider vectors cost as much for a number.
+FA_HD void fa_transpose_four(fa_float4* r) {
+    const fa_float4 low = FA_SHUFFLE_FOUR(r[0], r[1], 0, 4, 1, 5), high = FA_SHUFFLE_FOUR(r[0], r[1], 2, 6, 3, 7);
+    const fa_float4 low2 = FA_SHUFFLE_FOUR(r[2], r[3], 0, 4, 1, 5), high2 = FA_SHUFFLE_FOUR(r[2], r[3], 2, 6, 3, 7);
+    r[0] = FA_SHUFFLE_FOUR(low, low2, 0, 1, 4, 5), r[1] = FA_SHUFFLE_FOUR(low, low2, 2, 3, 6, 7);
+    r[2] = FA_SHUFFLE_FOUR(high, high2, 0, 1, 4, 5), r[3] = FA_SHUFFLE_FOUR(high, high2, 2, 3, 6, 7);
+}
 
 // Sixteen floats as one, two or four vectors. GCC keeps a vector that is wider than the machine's in memory, which
 // costs five times the time: code over FaLanes<Piece> is compiled once for each width by FA_BY_WIDTH.

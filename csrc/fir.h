@@ -3,6 +3,9 @@
 #pragma once
 
 #include "fa_compat.h"
+#if !FA_CUDA
+#include "fa_simd.h"  // before the templates: vectors have no namespace in which fa_fma could be found later
+#endif
 
 constexpr long long kFirLargestHalf = 1 << 20;
 
@@ -39,12 +42,13 @@ FA_HD double fa_fir_tap(double cutoff, long long half, long long n) {
     return 2.0 * cutoff * window * fa_sin_pi(half_turns) / (FA_PI * half_turns);
 }
 
-// One term of the folded sum, taken from the outermost tap inwards.
-FA_HD float fa_fir_term(float sum, float tap, float left, float right) {
-    return fa_add(sum, fa_mul(tap, fa_add(left, right)));
+// One term of the folded sum, taken from the outermost tap inwards. Number: float or a vector of floats.
+template <class Number>
+FA_HD Number fa_fir_term(const Number& sum, const Number& tap, const Number& left, const Number& right) {
+    return fa_fma(tap, left + right, sum);
 }
 
 FA_HD float fa_fir_finish(float sum, float centre_tap, float x, float scale, bool highpass) {
-    const float low = fa_mul(fa_add(sum, fa_mul(centre_tap, x)), scale);
+    const float low = fa_mul(fa_fma(centre_tap, x, sum), scale);
     return highpass ? x - low : low;
 }
