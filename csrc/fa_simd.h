@@ -53,7 +53,10 @@ struct FaLanes {
     Piece piece[kPieces];
 };
 
-// a * b + c in every element, rounded once; GCC makes one vfmadd of the loop (there is no portable vector builtin).
+// a * b + c in every element, rounded once. GCC often turns the loop of fa_fused into scalar code, so on x86 the wide
+// vectors name the instruction: they belong in functions that FA_BY_WIDTH makes (or that have target("fma") or
+// target("avx512f,fma")), and are an error in others, as in the baseline clone of FA_CLONES. Vectors of 16 bytes are
+// what x86 without FMA has: they multiply and add, where fa_fma would cost a call an element.
 template <class Vector>
 FA_HD Vector fa_fused(const Vector& a, const Vector& b, const Vector& c) {
     Vector result = {};
@@ -61,22 +64,27 @@ FA_HD Vector fa_fused(const Vector& a, const Vector& b, const Vector& c) {
     return result;
 }
 
-// Vectors of 16 bytes are what x86 without FMA has: they multiply and add, where fa_fma would cost a call an element.
 #if defined(__x86_64__) && !defined(__FMA__)
 #define FA_FUSED_16_BYTES(a, b, c) (a * b + c)
 #else
 #define FA_FUSED_16_BYTES(a, b, c) fa_fused(a, b, c)
 #endif
-FA_HD fa_float4 fa_fma(const fa_float4& a, const fa_float4& b, const fa_float4& c) {
-    return FA_FUSED_16_BYTES(a, b, c);
-}
-FA_HD fa_double2 fa_fma(const fa_double2& a, const fa_double2& b, const fa_double2& c) {
-    return FA_FUSED_16_BYTES(a, b, c);
-}
-FA_HD fa_float8 fa_fma(const fa_float8& a, const fa_float8& b, const fa_float8& c) { return fa_fused(a, b, c); }
-FA_HD fa_float16 fa_fma(const fa_float16& a, const fa_float16& b, const fa_float16& c) { return fa_fused(a, b, c); }
-FA_HD fa_double4 fa_fma(const fa_double4& a, const fa_double4& b, const fa_double4& c) { return fa_fused(a, b, c); }
-FA_HD fa_double8 fa_fma(const fa_double8& a, const fa_double8& b, const fa_double8& c) { return fa_fused(a, b, c); }
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+__attribute__((target("avx512f,fma"))) void fa_declares_the_builtins();  // which GCC does where it meets the target
+#define FA_FUSED(kind, a, b, c) __builtin_ia32_vfmadd##kind(a, b, c)
+#define FA_FUSED_512(kind, a, b, c) __builtin_ia32_vfmadd##kind##512_mask(a, b, c, -1, 4)  // the current rounding
+#else
+#define FA_FUSED(kind, a, b, c) fa_fused(a, b, c)
+#define FA_FUSED_512(kind, a, b, c) fa_fused(a, b, c)
+#endif
+#define FA_DEFINE_FMA(Vector, fused) \
+    FA_HD Vector fa_fma(const Vector& a, const Vector& b, const Vector& c) { return fused; }
+FA_DEFINE_FMA(fa_float4, FA_FUSED_16_BYTES(a, b, c))
+FA_DEFINE_FMA(fa_double2, FA_FUSED_16_BYTES(a, b, c))
+FA_DEFINE_FMA(fa_float8, FA_FUSED(ps256, a, b, c))
+FA_DEFINE_FMA(fa_double4, FA_FUSED(pd256, a, b, c))
+FA_DEFINE_FMA(fa_float16, FA_FUSED_512(ps, a, b, c))
+FA_DEFINE_FMA(fa_double8, FA_FUSED_512(pd, a, b, c))
 
 template <class Piece>
 FA_HD FaLanes<Piece> fa_fma(const FaLanes<Piece>& a, const FaLanes<Piece>& b, const FaLanes<Piece>& c) {
@@ -86,18 +94,18 @@ FA_HD FaLanes<Piece> fa_fma(const FaLanes<Piece>& a, const FaLanes<Piece>& b, co
 }
 
 // Defines `name` (a function without result) from the always inlined template<class Piece> name_lanes: three clones as
-// those of FA_CLONES, each with its own width.
+// those of FA_CLONES, each with its own width; the wide ones have FMA.
 #if defined(__x86_64__) && defined(__GNUC__)
-#define FA_BY_WIDTH(name, parameters, arguments)                                                             \
-    __attribute__((target("avx512f"))) void name##_avx512 parameters { name##_lanes<fa_float16> arguments; } \
-    __attribute__((target("avx2,fma"))) void name##_avx2 parameters { name##_lanes<fa_float8> arguments; }   \
-    void name##_sse parameters { name##_lanes<fa_float4> arguments; }                                        \
-    void name parameters {                                                                                   \
-        static auto* const widest_usable = __builtin_cpu_supports("avx512f") ? name##_avx512                 \
-                                           : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") \
-                                               ? name##_avx2                                                 \
-                                               : name##_sse;                                                 \
-        widest_usable arguments;                                                                             \
+#define FA_BY_WIDTH(name, parameters, arguments)                                                                 \
+    __attribute__((target("avx512f,fma"))) void name##_avx512 parameters { name##_lanes<fa_float16> arguments; } \
+    __attribute__((target("avx2,fma"))) void name##_avx2 parameters { name##_lanes<fa_float8> arguments; }       \
+    void name##_sse parameters { name##_lanes<fa_float4> arguments; }                                            \
+    void name parameters {                                                                                       \
+        static auto* const widest_usable = __builtin_cpu_supports("avx512f") ? name##_avx512                     \
+                                           : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")     \
+                                               ? name##_avx2                                                     \
+                                               : name##_sse;                                                     \
+        widest_usable arguments;                                                                                 \
     }
 #else
 #define FA_BY_WIDTH(name, parameters, arguments) \

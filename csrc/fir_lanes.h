@@ -1,6 +1,6 @@
-// CPU only: one filter over one channel, by direct convolution or overlap-save (Stockham 1966). Both put stretches of the
-// same channel side by side in the lanes of a vector, so that neither a row's company nor its thread touches a bit of it,
-// and neither shifts samples across lanes: a window slides over whole vectors.
+// CPU only: one filter over one channel, by direct convolution or overlap-save (Stockham 1966). Both put stretches of
+// the same channel side by side in the lanes of a vector, so that neither a row's company nor its thread touches a bit
+// of it, and neither shifts samples across lanes: a window slides over whole vectors.
 #pragma once
 
 #include "fft.h"
@@ -13,12 +13,12 @@ struct FaFir {
     long long half;
     bool highpass;
     // Overlap-save only.
-    int points;            // of a transform
-    long long hop;         // outputs of a block, a multiple of 4, at most points - 2 * half
-    const float* table;    // of fft.h
-    const float* circular; // (points): the taps as one period around 0, divided by points
-    const float* silence;  // (points) zeros
-    float* spectrum;       // (points) scratch
+    int points;             // of a transform
+    long long hop;          // outputs of a block, a multiple of 16, at most points - 2 * half
+    const float* table;     // of fft.h
+    const float* circular;  // (points): the taps as one period around 0, divided by points
+    const float* silence;   // (points) zeros
+    float* spectrum;        // (points) scratch
 };
 
 // A channel: x[t] is readable for t from -half to length + half + whatever the last stretches or blocks need.
@@ -44,35 +44,70 @@ struct FaHalf<fa_float4> {
     typedef fa_float4 type;
 };
 
-// columns (count, kRows) from rows of `count` floats, a multiple of 4.
+// columns (count, kRows) from rows of `count` floats, a multiple of 16: a cache line of each row at a time.
 template <int kRows>
 FA_HD void fa_fir_gather(const float* const* rows, long long count, float* columns) {
-    for (long long n = 0; n < count; n += 4) {
+    for (long long line = 0; line < count; line += 16, columns += 16 * kRows) {
         for (int r = 0; r < kRows; r += 4) {
-            fa_float4 tile[4];
-            for (int i = 0; i < 4; ++i) memcpy(&tile[i], rows[r + i] + n, sizeof tile[i]);
-            fa_transpose_four(tile);
-            for (int i = 0; i < 4; ++i) memcpy(columns + (n + i) * kRows + r, &tile[i], sizeof tile[i]);
+            const float* row[4] = {rows[r] + line, rows[r + 1] + line, rows[r + 2] + line, rows[r + 3] + line};
+            float* to = columns + r;
+#pragma GCC unroll 4
+            for (int n = 0; n < 16; n += 4, to += 4 * kRows) {
+                fa_float4 tile[4];
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; ++i) memcpy(&tile[i], row[i] + n, sizeof tile[i]);
+                fa_transpose_four(tile);
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; ++i) memcpy(to + i * kRows, &tile[i], sizeof tile[i]);
+            }
         }
     }
 }
 
-// The low-passed columns (count, kRows) to outputs starts[row] + n, as far as they are below `end`.
+// Four rows of the low-passed columns, 16 samples.
+template <int kRows, bool kHighpass>
+FA_HD void fa_fir_scatter_four(const float* columns, const float* const* x, float* const* y) {
+#pragma GCC unroll 4
+    for (int n = 0; n < 16; n += 4, columns += 4 * kRows) {
+        fa_float4 tile[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) memcpy(&tile[i], columns + i * kRows, sizeof tile[i]);
+        fa_transpose_four(tile);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            if constexpr (kHighpass) {
+                fa_float4 sample;
+                memcpy(&sample, x[i] + n, sizeof sample);
+                tile[i] = sample - tile[i];
+            }
+            memcpy(y[i] + n, &tile[i], sizeof tile[i]);
+        }
+    }
+}
+
+// The low-passed columns (count, kRows), a multiple of 16, to outputs starts[row] + n, as far as they are below `end`.
 template <int kRows>
 FA_HD void fa_fir_scatter(const FaFirLine& line, bool highpass, const float* columns, long long count,
                           const long long* starts, long long end) {
-    for (int r = 0; r < kRows; r += 4) {
-        for (long long n = 0; n < count; n += 4) {
-            fa_float4 tile[4];
-            for (int i = 0; i < 4; ++i) memcpy(&tile[i], columns + (n + i) * kRows + r, sizeof tile[i]);
-            fa_transpose_four(tile);
+    for (long long n = 0; n < count; n += 16, columns += 16 * kRows) {
+        for (int r = 0; r < kRows; r += 4) {
+            const float* x[4];
+            float* y[4];
+            float spill[4][16];
+            bool whole = true;
             for (int i = 0; i < 4; ++i) {
-                const long long t = starts[r + i] + n, left = end - t;
-                if (left <= 0) continue;
-                fa_float4 x;
-                memcpy(&x, line.x + t, sizeof x);
-                if (highpass) tile[i] = x - tile[i];
-                memcpy(line.y + t, &tile[i], left < 4 ? static_cast<size_t>(left) * sizeof(float) : sizeof x);
+                const long long t = fa_min(starts[r + i] + n, end);
+                x[i] = line.x + t, y[i] = t + 16 <= end ? line.y + t : spill[i];
+                whole = whole && t + 16 <= end;
+            }
+            if (highpass) {
+                fa_fir_scatter_four<kRows, true>(columns + r, x, y);
+            } else {
+                fa_fir_scatter_four<kRows, false>(columns + r, x, y);
+            }
+            for (int i = 0; !whole && i < 4; ++i) {
+                const long long t = fa_min(starts[r + i] + n, end);
+                for (long long k = 0; t + 16 > end && t + k < end; ++k) line.y[t + k] = spill[i][k];
             }
         }
     }
@@ -112,9 +147,9 @@ FA_HD void fa_fir_tile(const Piece* x, const float* taps, long long half, Piece*
 template <class Piece>
 FA_HD void fa_fir_direct(const FaFir& fir, const FaFirLine& line, long long begin, long long end) {
     constexpr int kLanes = sizeof(Piece) / sizeof(float), kTile = sizeof(Piece) == 64 ? 8 : 4;
-    const long long hop = ((end - begin + kLanes - 1) / kLanes + 7) / 8 * 8;
+    const long long hop = ((end - begin + kLanes - 1) / kLanes + 15) / 16 * 16;
     for (long long first = 0; first < hop; first += kFirChunk) {
-        const long long count = fa_min(kFirChunk, hop - first), read = (count + 2 * fir.half + 3) / 4 * 4;
+        const long long count = fa_min(kFirChunk, hop - first), read = (count + 2 * fir.half + 15) / 16 * 16;
         const float* rows[kLanes];
         long long starts[kLanes];
         for (int r = 0; r < kLanes; ++r) {
@@ -141,7 +176,8 @@ FA_HD bool fa_fir_tame(const float* x, long long count) {
 
 // Overlap-save of as many blocks from `block` on as one transform takes: two in each lane, as real and imaginary part,
 // which a real spectrum keeps apart. In the first group one lane holds the taps and gives the spectrum of the filter.
-// The symmetric taps stand around 0, so that block samples [half, points - half) come out right. Returns the next block.
+// The symmetric taps stand around 0, so that block samples [half, points - half) come out right. Returns the next
+// block.
 template <class Piece>
 FA_HD long long fa_fir_group(const FaFir& fir, const FaFirLine& line, long long block, bool checked) {
     constexpr int kLanes = sizeof(Piece) / sizeof(float), kRows = 2 * kLanes;

@@ -12,7 +12,7 @@
 namespace {
 
 constexpr int kSmallest = 256, kSizes = 7;  // transforms of 256 to 16384 points
-constexpr int kSpare = 256;                 // samples behind a channel that the last stretches of lanes may read
+constexpr int kSpare = 512;                 // samples behind a channel that the last stretches of lanes may read
 
 // Nanoseconds on a Zen 4 core at 3.3 GHz (AVX-512): the transforms of 16 real blocks of 256, 512, .. points there and
 // back with what goes in and out; and of sixteen outputs in direct form a fixed part and one for each pair of taps.
@@ -74,7 +74,7 @@ void choose(FaFir& fir, long long length) {
     fir.points = 0, fir.hop = 0;
     for (int size = 0; size < kSizes; ++size) {
         const int points = kSmallest << size;
-        const long long hop = (points - 2 * fir.half) / 4 * 4;
+        const long long hop = (points - 2 * fir.half) / 16 * 16;
         if (hop < points / 8) continue;
         const long long blocks = (length + hop - 1) / hop + 2;
         const double cost = static_cast<double>((blocks + 15) / 16) * kTransformCost[size];
@@ -130,7 +130,7 @@ void run_channel(const FaFir& fir, const float* x, float* y, long long length, S
     std::copy(x, x + length, line + half);
     std::fill(line + half + n, line + half + n + after, x[length - 1]);
     const size_t columns = fir.points ? static_cast<size_t>(fir.points) * 2 : 0;
-    scratch.work.resize(16 * (std::max<size_t>(columns, 2 * (half + kFirChunk)) + 16));
+    scratch.work.resize(16 * (std::max<size_t>(columns, 2 * (half + kFirChunk)) + 64));
     const size_t misaligned = reinterpret_cast<uintptr_t>(scratch.work.data()) / sizeof(float) % 16;
     float* work = scratch.work.data() + (16 - misaligned) % 16;
     filter_channel(fir, {line + half, y, length, work}, fir.points && !tame(x, length));
