@@ -122,9 +122,11 @@ PyCFunction as_method(FastCall function) {
 
 // One line per function of api.h.
 PyMethodDef methods[] = {
-    FA_BIND(fa_philox4x32), FA_BIND(fa_noise),        FA_BIND(fa_resample_table), FA_BIND(fa_resample),
-    FA_BIND(fa_reverb),     FA_BIND(fa_time_stretch), FA_BIND(fa_pitch_shift),    FA_BIND(fa_windowed_sinc),
-    FA_BIND(fa_scale),      FA_BIND(fa_echo),         FA_BIND(fa_crop),           {nullptr, nullptr, 0, nullptr},
+    FA_BIND(fa_philox4x32),  FA_BIND(fa_noise),         FA_BIND(fa_resample_table),
+    FA_BIND(fa_resample),    FA_BIND(fa_reverb),        FA_BIND(fa_time_stretch),
+    FA_BIND(fa_pitch_shift), FA_BIND(fa_windowed_sinc), FA_BIND(fa_scale),
+    FA_BIND(fa_echo),        FA_BIND(fa_crop),          FA_BIND(fa_sos_filter),
+    FA_BIND(fa_butterworth), FA_BIND(fa_biquads),       {nullptr, nullptr, 0, nullptr},
 };
 
 PyModuleDef definition = {PyModuleDef_HEAD_INIT,
