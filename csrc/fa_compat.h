@@ -82,6 +82,20 @@ FA_HD double fa_add(double a, double b) {
 #endif
 }
 
+// a * b + c, rounded once whatever the setting of contraction: fused on GPUs, on arm64, and in the clones of fa_simd.h
+// that have FMA. Other GCC code for x86 calls the C library (as exact, but slow); Clang has no clones there, so unless
+// the whole build is for FMA it multiplies and adds. Not for decisions that both devices must take alike.
+#if FA_CUDA && defined(__CUDA_ARCH__)
+FA_HD float fa_fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+FA_HD double fa_fma(double a, double b, double c) { return __fma_rn(a, b, c); }
+#elif defined(__CUDACC_RTC__) || (defined(__clang__) && defined(__x86_64__) && !defined(__FMA__))
+FA_HD float fa_fma(float a, float b, float c) { return a * b + c; }
+FA_HD double fa_fma(double a, double b, double c) { return a * b + c; }
+#else
+FA_HD float fa_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+FA_HD double fa_fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+#endif
+
 FA_HD float fa_bits_to_float(uint32_t bits) {
 #if FA_CUDA && defined(__CUDA_ARCH__)
     return __uint_as_float(bits);
