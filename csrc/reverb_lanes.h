@@ -10,7 +10,7 @@
 #include "reverb.h"
 
 constexpr int kReverbLanes = 16;  // of the widest vector; rings are multiples of it
-constexpr int kReverbBlock = 512;
+constexpr int kReverbBlock = 1024;
 constexpr int kReverbTwo = 2;  // combs at a time
 
 template <class Vector>
@@ -132,28 +132,25 @@ struct FaRings {
         return ring[i] + (from < 0 ? (from + phases) * stride - 1 : from * stride);
     }
 
-    // After the vectors at `write` have been stored: the copies, and on to the next ones.
+    // After the vectors at `write` have been stored: the copies, and on to the next ones. No delay is shorter than a
+    // vector, so the last numbers are not read from their copy before the first ones have been written again.
     template <class Vector>
     FA_HD void advance() {
         constexpr int kWidth = kReverbWidth<Vector>;
-        if (write == 0 || write + kWidth == capacity) copy_edges<Vector>();
+        if (write == 0) {
+            for (float* numbers : ring) {
+                for (int j = 0; j < phases; ++j, numbers += stride) {
+                    fa_store(numbers + capacity, fa_load<Vector>(numbers));
+                    numbers[-1] = numbers[capacity - 1];
+                }
+            }
+        }
         for (int& at : read) {
             at += kWidth;
             at = at < capacity ? at : at - capacity;
         }
         write += kWidth;
         write = write < capacity ? write : 0;
-    }
-
-    template <class Vector>
-    FA_HD void copy_edges() {
-        for (float* first : ring) {
-            for (int j = 0; j < phases; ++j) {
-                float* numbers = first + j * stride;
-                if (write == 0) fa_store(numbers + capacity, fa_load<Vector>(numbers));
-                numbers[-1] = numbers[capacity - 1];
-            }
-        }
     }
 };
 

@@ -136,6 +136,11 @@ void reverb_row(const float* in, float* out, const float* p, long long channels,
                 Flags flags, int adjoint) {
     const FaReverbSettings s = {p[0], p[1], p[2], channels > 2 ? 0.0f : p[3], p[4], p[5]};
     const FaReverbCoefficients c = fa_reverb_coefficients(s, rate);
+    if (in == out && c.pre_delay > 0) {  // what is heard late must not have been overwritten
+        static thread_local std::vector<float> kept;
+        kept.assign(in, in + channels * length);
+        in = kept.data();
+    }
     for (long long channel = 0; channel < channels; channel += 2) {
         const bool two = channel + 1 < channels;
         const int mode = fa_reverb_mode(s.stereo_depth > 0.0f, two, adjoint);
