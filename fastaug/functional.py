@@ -349,6 +349,7 @@ def reverb(
     clip: bool = True,
     *,
     active: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """Freeverb with the controls of ``sox reverb``; the tail beyond T is cut.
 
@@ -360,6 +361,7 @@ def reverb(
         reverberance, hf_damping, room_scale, stereo_depth: percent.
         pre_delay_ms: milliseconds. wet_gain_db: decibels.
         wet_only: leave the dry signal out. clip: clip each side to [−1, 1].
+        inplace: the result may be written into `x`.
     """
     from fastaug.ops import reverb as op
 
@@ -375,6 +377,7 @@ def reverb(
         wet_only=wet_only,
         clip=clip,
         active=active,
+        inplace=inplace,
     )
     return _like(out, x)
 

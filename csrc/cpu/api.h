@@ -26,7 +26,7 @@ void fa_resample_blocks(const float* x, float* y, long long rows, long long stri
                         long long threads);
 
 // csrc/cpu/reverb.cpp. settings: (rows, 6) reverberance, hf_damping, room_scale, stereo_depth, pre_delay_ms,
-// wet_gain_db.
+// wet_gain_db. y may be x.
 void fa_reverb(const float* x, float* y, const float* settings, const unsigned char* active, long long rows,
                long long channels, long long length, double rate, int wet_only, int clip, int adjoint,
                long long threads);
