@@ -191,7 +191,7 @@ def test_butterworth(benchmark: Any, threads: int, x: torch.Tensor, rows: list[n
         )
     compare(
         benchmark,
-        lambda: functional.sinc_filter(x, RATE, cutoffs, high, order=order),
+        lambda: functional.butterworth(x, RATE, cutoffs, high, order),
         peers,
         items=CLIPS,
         unit="clip",

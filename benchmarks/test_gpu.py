@@ -195,7 +195,7 @@ def test_butterworth(measure: Callable[..., None], inputs: Inputs, order: int) -
     peers = [
         Peer("torchaudio lowpass_biquad", "torchaudio", torchaudio, items=SLOW_PEER, differs="one low-pass for all")
     ]
-    measure(lambda x: functional.sinc_filter(x, RATE, cutoffs, high, order=order), peers)
+    measure(lambda x: functional.butterworth(x, RATE, cutoffs, high, order), peers)
 
 
 def test_resample(measure: Callable[..., None], inputs: Inputs) -> None:

@@ -88,10 +88,12 @@ FA_HD int fa_reverb_delay(int line, int side, const FaReverbSettings& s, double 
     return delay < 1 ? 1 : delay;
 }
 
-// Comparisons that let NaN through.
-FA_HD float fa_reverb_limit(float value, int clip) {
+// Comparisons that let NaN through. Value: float, or a vector of them.
+template <class Value>
+FA_HD Value fa_reverb_limit(const Value& value, int clip) {
+    const Value one = Value{} + 1.0f;
     if (!clip) return value;
-    return value > 1.0f ? 1.0f : value < -1.0f ? -1.0f : value;
+    return value > one ? one : value < -one ? -one : value;
 }
 
 // What side `side` hears of the two channels' samples (pre-delayed by the caller).
@@ -101,7 +103,8 @@ FA_HD float fa_reverb_input(int mode, int side, float left, float right) {
 }
 
 // Output of channel `channel` of the unit, from its dry sample and both sides' wet samples.
-FA_HD float fa_reverb_output(int mode, int channel, float dry, float wet0, float wet1, int clip) {
+template <class Value>
+FA_HD Value fa_reverb_output(int mode, int channel, const Value& dry, const Value& wet0, const Value& wet1, int clip) {
     if (mode == kReverbWide) {
         return (fa_reverb_limit(dry + wet0, clip) + fa_reverb_limit(dry + wet1, clip)) * 0.5f;
     }

@@ -52,6 +52,8 @@ CASES: dict[str, Transform] = {
     "LowPass": LowPass(cutoff_hz=[500.0, 1000.0, 2000.0]),
     "HighPass": HighPass(cutoff_hz=range(300, 900, 100)),
     "HighLowPass": HighLowPass(),
+    "HighLowPass-recursive": HighLowPass(order=2),
+    "LowPass-first-order": LowPass(cutoff_hz=range(300, 3000), order=1),
     "Delay": Delay(delay_ms=(10.0, 100.0), factor=(0.2, 0.8), halve=False),
     "PitchShift": PitchShift(),
     "PitchShift-cents": PitchShift(semitones=(-3.0, 5.0), whole_cents=True),
@@ -369,7 +371,17 @@ def test_reset_repeats_the_calls(name: str) -> None:
         assert not same(first[0], first[1])
 
 
-RATED = ["LowPass", "HighPass", "HighLowPass", "Delay", "PitchShift", "Reverb", "RandomCrop-seconds", "Resample"]
+RATED = [
+    "LowPass",
+    "HighPass",
+    "HighLowPass",
+    "HighLowPass-recursive",
+    "Delay",
+    "PitchShift",
+    "Reverb",
+    "RandomCrop-seconds",
+    "Resample",
+]
 
 
 @pytest.mark.parametrize("name", RATED)

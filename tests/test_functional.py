@@ -26,6 +26,12 @@ EFFECTS: dict[str, tuple[Callable[..., Tensor], list[float]]] = {
     ),
     "low_pass": (lambda x, q, **k: F.low_pass(x, RATE, q, **k), [300.0, 1000.0, 3000.0]),
     "high_pass": (lambda x, q, **k: F.high_pass(x, RATE, q, **k), [300.0, 1000.0, 3000.0]),
+    "butterworth": (lambda x, q, **k: F.butterworth(x, RATE, q, True, 3, **k), [300.0, 1000.0, 3000.0]),
+    "band_pass": (lambda x, q, **k: F.band_pass(x, RATE, q, **k), [300.0, 1000.0, 3000.0]),
+    "notch": (lambda x, q, **k: F.notch(x, RATE, q, **k), [300.0, 1000.0, 3000.0]),
+    "peaking_eq": (lambda x, q, **k: F.peaking_eq(x, RATE, 900.0, q, **k), [-12.0, 0.5, 6.0]),
+    "low_shelf": (lambda x, q, **k: F.low_shelf(x, RATE, 900.0, q, **k), [-12.0, 0.5, 6.0]),
+    "high_shelf": (lambda x, q, **k: F.high_shelf(x, RATE, 900.0, q, **k), [-12.0, 0.5, 6.0]),
     "delay": (lambda x, q, **k: F.delay(x, RATE, q, **k), [5.0, 10.0, 100.0]),
     "pitch_shift": (lambda x, q, **k: F.pitch_shift(x, RATE, q, **k), [-7.0, 1.0, 5.0]),
     "reverb": (lambda x, q, **k: F.reverb(x, RATE, q, **k), [0.0, 50.0, 100.0]),
@@ -91,7 +97,9 @@ def test_compiles_to_one_graph(name: str) -> None:
     assert torch.equal(compiled(x, q, COLD), effect(x, q, active=COLD))
 
 
-@pytest.mark.parametrize("name", ["invert_polarity", "gain", "delay", "low_pass", "high_pass", "reverb", "add_noise"])
+@pytest.mark.parametrize(
+    "name", ["invert_polarity", "gain", "delay", "low_pass", "high_pass", "butterworth", "notch", "reverb", "add_noise"]
+)
 def test_gradients_are_right_or_refused(name: str) -> None:
     effect, values = EFFECTS[name]
     x, q = audio(length=400).requires_grad_(), torch.tensor(values)

@@ -26,7 +26,7 @@ void fa_resample_blocks(const float* x, float* y, long long rows, long long stri
                         long long threads);
 
 // csrc/cpu/reverb.cpp. settings: (rows, 6) reverberance, hf_damping, room_scale, stereo_depth, pre_delay_ms,
-// wet_gain_db.
+// wet_gain_db. y may be x.
 void fa_reverb(const float* x, float* y, const float* settings, const unsigned char* active, long long rows,
                long long channels, long long length, double rate, int wet_only, int clip, int adjoint,
                long long threads);
@@ -42,6 +42,15 @@ void fa_pitch_shift(const float* x, float* y, const double* factor, const unsign
 void fa_windowed_sinc(const float* x, float* y, const double* cutoff, const unsigned char* highpass,
                       const unsigned char* active, long long rows, long long channels, long long length,
                       long long zeros, long long threads);
+
+// csrc/cpu/iir.cpp. sos: (rows, count, 6) b0, b1, b2, a0, a1, a2. Each returns -1, or the first row (filter: row *
+// count + section) whose numbers make no stable filter; then nothing was filtered. Without x: that check alone.
+long long fa_sos_filter(const float* x, float* y, const double* sos, const unsigned char* active, long long rows,
+                        long long channels, long long length, long long count, long long threads);
+long long fa_butterworth(const double* cutoff, const unsigned char* highpass, double* sos, long long rows,
+                         long long order);
+long long fa_biquads(int kind, const double* frequency, const double* q, const double* gain_db, double* sos,
+                     long long rows);
 
 // csrc/cpu/pointwise.cpp
 void fa_scale(const float* x, float* y, const float* factor, const unsigned char* active, long long rows,

@@ -29,6 +29,7 @@ def reverb(
     wet_only: bool = False,
     clip: bool = True,
     active: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """sox's ``reverb``: eight damped combs in parallel and four allpasses in series, added to the dry signal.
 
@@ -44,9 +45,10 @@ def reverb(
         wet_only: leave out the dry signal.
         clip: limit input and outputs to ±1 as sox's integer samples do, each side before the mean.
         active: bool (B,); rows that are False are copied. Default: all.
+        inplace: the result may be written into `x`, which is then returned: a permission, not a promise.
 
     Returns:
-        A new (B, C, T) float32 tensor. A NaN rings on to the end of its own example, in no other (so does an Inf
+        (B, C, T) float32, a new tensor unless `inplace`. A NaN rings on to the end of its own example, in no other (so does an Inf
         that is not clipped). Differentiable in `x` with ``clip=False``; a
         clipped call raises RuntimeError in the backward pass.
 
@@ -67,7 +69,7 @@ def reverb(
     settings = torch.stack([row_values(value, x, name) for name, value in given.items()], dim=1)
     active = active_rows(active, x)
     if direct(x, settings, active):
-        return _cpu(x, settings, float(sample_rate), wet_only, clip, False, active)
+        return _cpu(x, settings, float(sample_rate), wet_only, clip, False, active, inplace)
     return torch.ops.fastaug.reverb(x, settings, float(sample_rate), wet_only, clip, False, active)
 
 
@@ -88,11 +90,18 @@ def _check_settings(settings: Tensor) -> None:
 
 
 def _cpu(
-    x: Tensor, settings: Tensor, rate: float, wet_only: bool, clip: bool, adjoint: bool, active: Tensor | None
+    x: Tensor,
+    settings: Tensor,
+    rate: float,
+    wet_only: bool,
+    clip: bool,
+    adjoint: bool,
+    active: Tensor | None,
+    inplace: bool = False,
 ) -> Tensor:
     x, settings = x.contiguous(), settings.contiguous()
     _check_settings(settings)
-    y = torch.empty_like(x)
+    y = x if inplace else torch.empty_like(x)
     addresses = (x.data_ptr(), y.data_ptr(), settings.data_ptr(), pointer(active))
     native().fa_reverb(*addresses, *x.shape, rate, int(wet_only), int(clip), int(adjoint), threads())
     return y

@@ -1,4 +1,4 @@
-"""Low-pass and high-pass filters: windowed sinc, linear phase, of julius' definition."""
+"""Low-pass and high-pass filters: windowed sinc of julius' definition, or recursive (Butterworth)."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ class LowPass(Transform):
 
     A Hann-windowed sinc with ``zeros`` zero crossings a side, so it is steep: the transition takes about
     2 · cutoff / zeros. Delays nothing (linear phase, centred); edges repeat the first and last sample.
-    Source: julius ``LowPassFilter``.
+    Source: julius ``LowPassFilter``. With an ``order``: a recursive Butterworth filter instead, -3 dB at the cutoff.
 
     Args:
         cutoff_hz: in hertz; half a sample rate and above is the identity.
         zeros: zero crossings of the sinc that are kept on each side.
+        order: of a Butterworth filter, 1 to 16, 6 dB an octave each; None for the sinc.
 
     Draws ``cutoff_hz`` float32 (B,).
     """
 
     cutoff_hz: Spec = (2200.0, 4000.0)
     zeros: int = 8
+    order: int | None = None
 
     needs_sample_rate: ClassVar[bool] = True
     _high: ClassVar[bool] = False
@@ -40,6 +42,7 @@ class LowPass(Transform):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_spec(f"{type(self).__name__}: cutoff_hz", self.cutoff_hz, 1.0)
+        _check_order(self)
 
     def draw_params(self, keys: Keys) -> Params:
         return {"cutoff_hz": keys.value("cutoff_hz", self.cutoff_hz)}
@@ -54,7 +57,7 @@ class LowPass(Transform):
         **_: Any,
     ) -> Tensor:
         assert sample_rate is not None
-        return F.sinc_filter(samples, sample_rate, cutoff_hz, self._high, zeros=self.zeros, active=active)
+        return _filter(self, samples, sample_rate, cutoff_hz, self._high, active)
 
 
 @dataclass(eq=False, repr=False)
@@ -74,6 +77,7 @@ class HighLowPass(Transform):
         low_pass_hz: cutoff of the low-pass in hertz.
         high_pass_hz: cutoff of the high-pass in hertz.
         zeros: zero crossings of the sinc that are kept on each side.
+        order: of a Butterworth filter, 1 to 16, 6 dB an octave each; None for the sinc.
 
     Draws ``highpass`` bool (B,), a fair coin, and ``cutoff_hz`` float32 (B,).
     """
@@ -81,6 +85,7 @@ class HighLowPass(Transform):
     low_pass_hz: Spec = (2200.0, 4000.0)
     high_pass_hz: Spec = (200.0, 1200.0)
     zeros: int = 8
+    order: int | None = None
 
     needs_sample_rate: ClassVar[bool] = True
 
@@ -88,6 +93,7 @@ class HighLowPass(Transform):
         super().__post_init__()
         check_spec("HighLowPass: low_pass_hz", self.low_pass_hz, 1.0)
         check_spec("HighLowPass: high_pass_hz", self.high_pass_hz, 1.0)
+        _check_order(self)
 
     def draw_params(self, keys: Keys) -> Params:
         high = keys.coin("highpass", 0.5)
@@ -105,4 +111,25 @@ class HighLowPass(Transform):
         **_: Any,
     ) -> Tensor:
         assert sample_rate is not None
-        return F.sinc_filter(samples, sample_rate, cutoff_hz, highpass, zeros=self.zeros, active=active)
+        return _filter(self, samples, sample_rate, cutoff_hz, highpass, active)
+
+
+def _check_order(transform: LowPass | HighLowPass) -> None:
+    order = transform.order
+    if order is not None and not (type(order) is int and 1 <= order <= 16):
+        raise ValueError(
+            f"{type(transform).__name__}: order must be None or a whole number from 1 to 16, got {order!r}"
+        )
+
+
+def _filter(
+    transform: LowPass | HighLowPass,
+    samples: Tensor,
+    sample_rate: int,
+    cutoff_hz: Tensor,
+    highpass: bool | Tensor,
+    active: Tensor,
+) -> Tensor:
+    if transform.order is None:
+        return F.sinc_filter(samples, sample_rate, cutoff_hz, highpass, zeros=transform.zeros, active=active)
+    return F.butterworth(samples, sample_rate, cutoff_hz, highpass, transform.order, active=active)

@@ -61,17 +61,14 @@ def clmr_thesis(sample_rate: int | None = None, crop_samples: int | None = None)
 
 
 def clmr_v1(sample_rate: int | None = None, crop_samples: int | None = None) -> Compose:
-    """The code behind the thesis: CLMR branch ``v1``. Arguments as `clmr_v2`.
-
-    Its filters were first-order (6 dB per octave) of essentia; here they are the FIR of v2 at the same cutoffs.
-    """
+    """The code behind the thesis: CLMR branch ``v1``, with its first-order filters. Arguments as `clmr_v2`."""
     return _chain(
         sample_rate,
         crop_samples,
         PolarityInversion(p=0.8),
         Noise(snr_db=40.0, clip=True, p=0.0),
         Gain(gain_db=range(-20, 0), clip=True, p=0.3),
-        HighLowPass(low_pass_hz=range(2200, 4001), high_pass_hz=range(200, 1201), p=0.8),
+        HighLowPass(low_pass_hz=range(2200, 4001), high_pass_hz=range(200, 1201), order=1, p=0.8),
         Delay(delay_ms=list(_CODE_MS), factor=0.2, halve=True, p=0.3),
         PitchShift(semitones=(-7.0, 7.0), whole_cents=True, p=0.6),
         Reverb(reverberance=range(1, 101), hf_damping=range(1, 101), room_scale=range(1, 101), p=0.6),
