@@ -6,8 +6,6 @@
 #include "../fa_simd.h"
 #include "mp3_tables.h"
 
-typedef int32_t fa_int4 __attribute__((vector_size(16)));
-
 constexpr int kMp3History = 15;  // slots of 32 samples that the window reaches back
 
 // What one channel keeps from granule to granule.
