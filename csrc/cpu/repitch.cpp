@@ -35,19 +35,19 @@ constexpr int kTile = sizeof(Piece) == 64   ? 8
 template <class Piece, int kCount>
 FA_HD void half_band_tile(const float* x, const float* taps, float* y) {
     FaLanes<Piece> sum[kCount], sample[kCount];
-    FA_UNROLL for (int n = 0; n < kCount; ++n) sum[n] = fa_lanes_of<Piece>(0.0f);
+    FA_UNROLL(16) for (int n = 0; n < kCount; ++n) sum[n] = fa_lanes_of<Piece>(0.0f);
     for (int r = 0; r < kLanes; ++r) {
-        FA_UNROLL for (int n = 0; n + 1 < kCount; ++n) sample[n] = fa_lanes_at<Piece>(x + r + n * kLanes);
+        FA_UNROLL(16) for (int n = 0; n + 1 < kCount; ++n) sample[n] = fa_lanes_at<Piece>(x + r + n * kLanes);
         for (int k = r; k < kHalfBandTaps; k += kLanes) {
             sample[kCount - 1] = fa_lanes_at<Piece>(x + k + (kCount - 1) * kLanes);
             const FaLanes<Piece> tap = fa_lanes_of<Piece>(taps[k]);
-            FA_UNROLL for (int n = 0; n < kCount; ++n) {
-                FA_UNROLL for (int p = 0; p < tap.kPieces; ++p) {
+            FA_UNROLL(16) for (int n = 0; n < kCount; ++n) {
+                FA_UNROLL(16) for (int p = 0; p < tap.kPieces; ++p) {
                     const Piece a = sample[n].piece[p], b = tap.piece[p], c = sum[n].piece[p];
                     sum[n].piece[p] = fa_fma(a, b, c);
                 }
             }
-            FA_UNROLL for (int n = 0; n + 1 < kCount; ++n) sample[n] = sample[n + 1];
+            FA_UNROLL(16) for (int n = 0; n + 1 < kCount; ++n) sample[n] = sample[n + 1];
         }
     }
     memcpy(y, sum, sizeof sum);
@@ -102,7 +102,7 @@ FA_HD fa_float4 short_output(const float* x, const float* taps, int width, float
     do {
         const FaLanes<Piece> s = fa_lanes_at<Piece>(x + j), left = fa_lanes_at<Piece>(taps + j),
                              right = fa_lanes_at<Piece>(taps + width + j);
-        FA_UNROLL for (int p = 0; p < sum.kPieces; ++p) {
+        FA_UNROLL(16) for (int p = 0; p < sum.kPieces; ++p) {
             const Piece tap = fa_fma(fraction.piece[p], right.piece[p] - left.piece[p], left.piece[p]);
             sum.piece[p] = j ? fa_fma(s.piece[p], tap, sum.piece[p]) : s.piece[p] * tap;
         }
