@@ -53,14 +53,6 @@ struct FaLanes {
     Piece piece[kPieces];
 };
 
-// Before a loop of constant length. Arrays that are to live in registers need their loops unrolled before GCC decides
-// where they live.
-#if defined(__clang__)
-#define FA_UNROLL _Pragma("unroll")
-#else
-#define FA_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 // a * b + c in every element, rounded once. GCC often turns the loop of fa_fused into scalar code, so on x86 the wide
 // vectors name the instruction: they belong in functions that FA_BY_WIDTH makes (or that have target("fma") or
 // target("avx512f,fma")), and are an error in others, as in the baseline clone of FA_CLONES. Vectors of 16 bytes are

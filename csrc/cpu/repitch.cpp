@@ -35,19 +35,19 @@ constexpr int kTile = sizeof(Piece) == 64   ? 8
 template <class Piece, int kCount>
 FA_HD void half_band_tile(const float* x, const float* taps, float* y) {
     FaLanes<Piece> sum[kCount], sample[kCount];
-    FA_UNROLL for (int n = 0; n < kCount; ++n) sum[n] = fa_lanes_of<Piece>(0.0f);
+    FA_UNROLL(16) for (int n = 0; n < kCount; ++n) sum[n] = fa_lanes_of<Piece>(0.0f);
     for (int r = 0; r < kLanes; ++r) {
-        FA_UNROLL for (int n = 0; n + 1 < kCount; ++n) sample[n] = fa_lanes_at<Piece>(x + r + n * kLanes);
+        FA_UNROLL(16) for (int n = 0; n + 1 < kCount; ++n) sample[n] = fa_lanes_at<Piece>(x + r + n * kLanes);
         for (int k = r; k < kHalfBandTaps; k += kLanes) {
             sample[kCount - 1] = fa_lanes_at<Piece>(x + k + (kCount - 1) * kLanes);
             const FaLanes<Piece> tap = fa_lanes_of<Piece>(taps[k]);
-            FA_UNROLL for (int n = 0; n < kCount; ++n) {
-                FA_UNROLL for (int p = 0; p < tap.kPieces; ++p) {
+            FA_UNROLL(16) for (int n = 0; n < kCount; ++n) {
+                FA_UNROLL(16) for (int p = 0; p < tap.kPieces; ++p) {
                     const Piece a = sample[n].piece[p], b = tap.piece[p], c = sum[n].piece[p];
                     sum[n].piece[p] = fa_fma(a, b, c);
                 }
             }
-            FA_UNROLL for (int n = 0; n + 1 < kCount; ++n) sample[n] = sample[n + 1];
+            FA_UNROLL(16) for (int n = 0; n + 1 < kCount; ++n) sample[n] = sample[n + 1];
         }
     }
     memcpy(y, sum, sizeof sum);
@@ -61,16 +61,6 @@ FA_HD void half_band_lanes(const float* x, const float* taps, float* y, long lon
         half_band_tile<Piece, kTile<Piece>>(x + n, taps, y + n);
     }
 }
-
-#if defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector)
-#define FA_PERMUTE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#endif
-#endif
-#ifndef FA_PERMUTE  // GCC before 12; only used on vectors of four
-typedef int32_t fa_index4 __attribute__((vector_size(16)));
-#define FA_PERMUTE(a, b, ...) __builtin_shuffle(a, b, fa_index4{__VA_ARGS__})
-#endif
 
 template <class Half, class Whole>
 FA_HD Half fa_half_sum(const Whole& v) {
@@ -88,9 +78,9 @@ FA_HD fa_float4 fa_fold(const FaLanes<fa_float16>& v) {
 
 // The sums of four vectors of four, each as (0 + 2) + (1 + 3).
 FA_HD fa_float4 fa_sums(const fa_float4& a, const fa_float4& b, const fa_float4& c, const fa_float4& d) {
-    const fa_float4 ab = FA_PERMUTE(a, b, 0, 1, 4, 5) + FA_PERMUTE(a, b, 2, 3, 6, 7);
-    const fa_float4 cd = FA_PERMUTE(c, d, 0, 1, 4, 5) + FA_PERMUTE(c, d, 2, 3, 6, 7);
-    return FA_PERMUTE(ab, cd, 0, 2, 4, 6) + FA_PERMUTE(ab, cd, 1, 3, 5, 7);
+    const fa_float4 ab = FA_SHUFFLE_FOUR(a, b, 0, 1, 4, 5) + FA_SHUFFLE_FOUR(a, b, 2, 3, 6, 7);
+    const fa_float4 cd = FA_SHUFFLE_FOUR(c, d, 0, 1, 4, 5) + FA_SHUFFLE_FOUR(c, d, 2, 3, 6, 7);
+    return FA_SHUFFLE_FOUR(ab, cd, 0, 2, 4, 6) + FA_SHUFFLE_FOUR(ab, cd, 1, 3, 5, 7);
 }
 
 // One output, before its last two sums. taps: two rows of the table, between which u says where.
@@ -102,7 +92,7 @@ FA_HD fa_float4 short_output(const float* x, const float* taps, int width, float
     do {
         const FaLanes<Piece> s = fa_lanes_at<Piece>(x + j), left = fa_lanes_at<Piece>(taps + j),
                              right = fa_lanes_at<Piece>(taps + width + j);
-        FA_UNROLL for (int p = 0; p < sum.kPieces; ++p) {
+        FA_UNROLL(16) for (int p = 0; p < sum.kPieces; ++p) {
             const Piece tap = fa_fma(fraction.piece[p], right.piece[p] - left.piece[p], left.piece[p]);
             sum.piece[p] = j ? fa_fma(s.piece[p], tap, sum.piece[p]) : s.piece[p] * tap;
         }

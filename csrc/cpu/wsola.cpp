@@ -79,20 +79,20 @@ template <class Piece, int kCount>
 FA_HD void estimate_tile(const float* tail, const float* fresh, long long stride, long long channels, int overlap,
                          float* result) {
     FaLanes<Piece> sum[kCount], sample[kCount];
-    FA_UNROLL for (int n = 0; n < kCount; ++n) fa_clear(sum[n]);
+    FA_UNROLL(16) for (int n = 0; n < kCount; ++n) fa_clear(sum[n]);
     for (long long c = 0; c < channels; ++c, tail += stride, fresh += stride) {
         for (int r = 0; r < kResampleLanes; ++r) {
-            FA_UNROLL for (int n = 0; n + 1 < kCount; ++n) fa_load(fresh + r + n * kResampleLanes, sample[n]);
+            FA_UNROLL(16) for (int n = 0; n + 1 < kCount; ++n) fa_load(fresh + r + n * kResampleLanes, sample[n]);
             for (int i = r; i < overlap; i += kResampleLanes) {
                 fa_load(fresh + i + (kCount - 1) * kResampleLanes, sample[kCount - 1]);
                 const float wanted = tail[i];
-                FA_UNROLL for (int n = 0; n < kCount; ++n) {
-                    FA_UNROLL for (int p = 0; p < FaLanes<Piece>::kPieces; ++p) {
+                FA_UNROLL(16) for (int n = 0; n < kCount; ++n) {
+                    FA_UNROLL(16) for (int p = 0; p < FaLanes<Piece>::kPieces; ++p) {
                         const Piece difference = sample[n].piece[p] - wanted, before = sum[n].piece[p];
                         sum[n].piece[p] = fa_fma(difference, difference, before);
                     }
                 }
-                FA_UNROLL for (int n = 0; n + 1 < kCount; ++n) sample[n] = sample[n + 1];
+                FA_UNROLL(16) for (int n = 0; n + 1 < kCount; ++n) sample[n] = sample[n + 1];
             }
         }
     }
