@@ -1,9 +1,8 @@
-#include "../noise.h"
+#include "noise.h"
 
 #include "../fa_simd.h"
 #include "../normal.h"
 #include "api.h"
-#include "parallel.h"
 
 namespace {
 
@@ -11,7 +10,7 @@ constexpr int kLanes = 8;    // partial sums of a row, combined in a fixed order
 constexpr int kBlocks = 16;  // Philox blocks computed side by side
 constexpr int kTile = 4 * kBlocks;
 
-FA_CLONES FaSums row_sums(const float* x, int64_t n, double shift) {
+FA_CLONES FaSums sums(const float* x, int64_t n, double shift) {
     double first[kLanes] = {}, second[kLanes] = {};
     int64_t i = 0;
     for (; i + kLanes <= n; i += kLanes) {
@@ -30,9 +29,12 @@ FA_CLONES FaSums row_sums(const float* x, int64_t n, double shift) {
     return total;
 }
 
-// y = x + scale * noise for one channel.
-FA_CLONES void add_channel(const float* x, float* y, int64_t length, float scale, uint32_t key0, uint32_t key1,
-                           uint32_t stream, uint32_t channel) {
+FA_HD float noisy_sample(float x, float z, float sigma, float limit, FaLevel after) {
+    return fa_level_sample(fa_limit(x + sigma * z, limit), after);
+}
+
+FA_CLONES void add_channel(const float* x, float* y, int64_t length, float sigma, float limit, FaLevel after,
+                           uint32_t key0, uint32_t key1, uint32_t stream, uint32_t channel) {
     for (int64_t start = 0; start < length; start += kTile) {
         float z[kTile];
         for (int j = 0; j < kBlocks; ++j) {
@@ -43,9 +45,12 @@ FA_CLONES void add_channel(const float* x, float* y, int64_t length, float scale
             z[4 * j + 3] = four.z3;
         }
         if (start + kTile <= length) {
-            for (int i = 0; i < kTile; ++i) y[start + i] = x[start + i] + scale * z[i];
+            FA_SAME_OR_APART
+            for (int i = 0; i < kTile; ++i) y[start + i] = noisy_sample(x[start + i], z[i], sigma, limit, after);
         } else {
-            for (int i = 0; start + i < length; ++i) y[start + i] = x[start + i] + scale * z[i];
+            FA_SAME_OR_APART
+            for (int i = 0; start + i < length; ++i)
+                y[start + i] = noisy_sample(x[start + i], z[i], sigma, limit, after);
         }
     }
 }
@@ -63,29 +68,14 @@ FA_CLONES void philox_blocks(const uint32_t* counters, const uint32_t* keys, uin
 
 }  // namespace
 
-void fa_philox4x32(const unsigned* counters, const unsigned* keys, unsigned* words, long long n) {
-    philox_blocks(counters, keys, words, n);
+FaSums fa::noise_sums(const float* x, int64_t n, double shift) { return sums(x, n, shift); }
+
+void fa::add_noise(const float* x, float* y, int64_t length, float sigma, float limit, FaLevel after,
+                   const long long* key, uint32_t channel) {
+    add_channel(x, y, length, sigma, limit, after, static_cast<uint32_t>(key[0]), static_cast<uint32_t>(key[1]),
+                static_cast<uint32_t>(key[2]), channel);
 }
 
-void fa_noise(const float* x, float* y, const long long* keys, const float* level, const unsigned char* active,
-              long long rows, long long channels, long long length, int mode, long long threads) {
-    const int64_t n = channels * length;
-    if (n == 0) return;
-    fa::parallel_rows(rows, threads, [&](long long row) {
-        const float* row_x = x + row * n;
-        float* row_y = y + row * n;
-        if (active && !active[row]) {
-            memcpy(row_y, row_x, static_cast<size_t>(n) * sizeof(float));
-            return;
-        }
-        FaSums sums = {0.0, 0.0};
-        if (mode != FA_NOISE_SIGMA) sums = row_sums(row_x, n, fa_noise_shift(mode, row_x[0]));
-        const float scale = fa_noise_scale(sums, n, level[row], mode);
-        const long long* key = keys + 3 * row;
-        for (long long channel = 0; channel < channels; ++channel) {
-            add_channel(row_x + channel * length, row_y + channel * length, length, scale,
-                        static_cast<uint32_t>(key[0]), static_cast<uint32_t>(key[1]), static_cast<uint32_t>(key[2]),
-                        static_cast<uint32_t>(channel));
-        }
-    });
+void fa_philox4x32(const unsigned* counters, const unsigned* keys, unsigned* words, long long n) {
+    philox_blocks(counters, keys, words, n);
 }
