@@ -29,12 +29,14 @@ FA_CLONES FaSums sums(const float* x, int64_t n, double shift) {
     return total;
 }
 
-FA_HD float noisy_sample(float x, float z, float sigma, float limit, FaLevel after) {
-    return fa_level_sample(fa_limit(x + sigma * z, limit), after);
-}
-
-FA_CLONES void add_channel(const float* x, float* y, int64_t length, float sigma, float limit, FaLevel after,
-                           uint32_t key0, uint32_t key1, uint32_t stream, uint32_t channel) {
+// Box and Muller's normals are most of the work; what follows them only where there is something to follow.
+template <bool Bare>
+FA_HD void add_channel(const float* x, float* y, int64_t length, float sigma, float limit, FaLevel after, uint32_t key0,
+                       uint32_t key1, uint32_t stream, uint32_t channel) {
+    const auto noisy = [=](float sample, float z) {
+        const float sum = sample + sigma * z;
+        return Bare ? sum : fa_level_sample(fa_limit(sum, limit), after);
+    };
     for (int64_t start = 0; start < length; start += kTile) {
         float z[kTile];
         for (int j = 0; j < kBlocks; ++j) {
@@ -46,13 +48,21 @@ FA_CLONES void add_channel(const float* x, float* y, int64_t length, float sigma
         }
         if (start + kTile <= length) {
             FA_SAME_OR_APART
-            for (int i = 0; i < kTile; ++i) y[start + i] = noisy_sample(x[start + i], z[i], sigma, limit, after);
+            for (int i = 0; i < kTile; ++i) y[start + i] = noisy(x[start + i], z[i]);
         } else {
             FA_SAME_OR_APART
-            for (int i = 0; start + i < length; ++i)
-                y[start + i] = noisy_sample(x[start + i], z[i], sigma, limit, after);
+            for (int i = 0; start + i < length; ++i) y[start + i] = noisy(x[start + i], z[i]);
         }
     }
+}
+
+FA_CLONES void add_bare(const float* x, float* y, int64_t length, float sigma, const uint32_t* key, uint32_t channel) {
+    add_channel<true>(x, y, length, sigma, 0.0f, {}, key[0], key[1], key[2], channel);
+}
+
+FA_CLONES void add_and_level(const float* x, float* y, int64_t length, float sigma, float limit, FaLevel after,
+                             const uint32_t* key, uint32_t channel) {
+    add_channel<false>(x, y, length, sigma, limit, after, key[0], key[1], key[2], channel);
 }
 
 FA_CLONES void philox_blocks(const uint32_t* counters, const uint32_t* keys, uint32_t* words, int64_t n) {
@@ -72,8 +82,10 @@ FaSums fa::noise_sums(const float* x, int64_t n, double shift) { return sums(x, 
 
 void fa::add_noise(const float* x, float* y, int64_t length, float sigma, float limit, FaLevel after,
                    const long long* key, uint32_t channel) {
-    add_channel(x, y, length, sigma, limit, after, static_cast<uint32_t>(key[0]), static_cast<uint32_t>(key[1]),
-                static_cast<uint32_t>(key[2]), channel);
+    const uint32_t words[3] = {static_cast<uint32_t>(key[0]), static_cast<uint32_t>(key[1]),
+                               static_cast<uint32_t>(key[2])};
+    if (limit == fa_no_limit() && fa_is_plain(after)) return add_bare(x, y, length, sigma, words, channel);
+    add_and_level(x, y, length, sigma, limit, after, words, channel);
 }
 
 void fa_philox4x32(const unsigned* counters, const unsigned* keys, unsigned* words, long long n) {

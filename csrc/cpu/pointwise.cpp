@@ -77,8 +77,19 @@ void echo_in_place(float* y, int64_t length, int64_t shift, float dry, float wet
     echo_of_silence(y, y, delay, dry, wet);
 }
 
+// A loop of our own because memcpy takes 1.4 times as long where x and y lie at different places within a cache line,
+// as windows do; `zero` is what keeps GCC from making it a memcpy again.
+FA_CLONES void copy_loop(const float* x, float* y, int64_t count, uint32_t zero) {
+    const int64_t head = head_of(y, count);
+    for (int64_t i = 0; i < head; ++i) y[i] = fa_bits_to_float(fa_float_to_bits(x[i]) ^ zero);
+    float* aligned = static_cast<float*>(__builtin_assume_aligned(y + head, 64));
+    FA_SAME_OR_APART
+    for (int64_t i = 0; i < count - head; ++i) aligned[i] = fa_bits_to_float(fa_float_to_bits(x[head + i]) ^ zero);
+}
+
 void copy(const float* x, float* y, int64_t count) {
-    if (x != y && count > 0) memcpy(y, x, static_cast<size_t>(count) * sizeof(float));
+    static volatile const uint32_t zero = 0;
+    if (x != y && count > 0) copy_loop(x, y, count, zero);
 }
 
 void levels(const float* x, float* y, int64_t count, FaLevel before, FaLevel after) {
