@@ -124,6 +124,9 @@ PyCFunction as_method(FastCall function) {
 // clang-format off
 PyMethodDef methods[] = {
     FA_BIND(fa_philox4x32),
+    FA_BIND(fa_draw_uniforms),
+    FA_BIND(fa_draw_coins),
+    FA_BIND(fa_draw_integers),
     FA_BIND(fa_resample_table),
     FA_BIND(fa_resample),
     FA_BIND(fa_resample_blocks),

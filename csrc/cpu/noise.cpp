@@ -2,7 +2,6 @@
 
 #include "../fa_simd.h"
 #include "../normal.h"
-#include "api.h"
 
 namespace {
 
@@ -65,17 +64,6 @@ FA_CLONES void add_and_level(const float* x, float* y, int64_t length, float sig
     add_channel<false>(x, y, length, sigma, limit, after, key[0], key[1], key[2], channel);
 }
 
-FA_CLONES void philox_blocks(const uint32_t* counters, const uint32_t* keys, uint32_t* words, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) {
-        const uint32_t* c = counters + 4 * i;
-        const FaWords w = fa_philox4x32_10({c[0], c[1], c[2], c[3]}, keys[2 * i], keys[2 * i + 1]);
-        words[4 * i] = w.w0;
-        words[4 * i + 1] = w.w1;
-        words[4 * i + 2] = w.w2;
-        words[4 * i + 3] = w.w3;
-    }
-}
-
 }  // namespace
 
 FaSums fa::noise_sums(const float* x, int64_t n, double shift) { return sums(x, n, shift); }
@@ -86,8 +74,4 @@ void fa::add_noise(const float* x, float* y, int64_t length, float sigma, float 
                                static_cast<uint32_t>(key[2])};
     if (limit == fa_no_limit() && fa_is_plain(after)) return add_bare(x, y, length, sigma, words, channel);
     add_and_level(x, y, length, sigma, limit, after, words, channel);
-}
-
-void fa_philox4x32(const unsigned* counters, const unsigned* keys, unsigned* words, long long n) {
-    philox_blocks(counters, keys, words, n);
 }
