@@ -1,6 +1,6 @@
-// Reverb's filters on vectors (CPU). A delay line is kept as kPhases interleaved rings: sample kPhases * L + j is number
-// L of ring j, and a vector holds one phase of consecutive segments L, L + 1, ... So the combs' damping runs along a
-// segment as one vector operation a sample, and only once a segment across the lanes.
+// Reverb's filters on vectors (CPU). A delay line is kept as kPhases interleaved rings: sample kPhases * L + j is
+// number L of ring j, and a vector holds one phase of consecutive segments L, L + 1, ... So the combs' damping runs
+// along a segment as one vector operation a sample, and only once a segment across the lanes.
 #pragma once
 
 #include <algorithm>

@@ -1,9 +1,10 @@
 """One deterministic function per effect, in physical units. Transforms only draw their arguments and call these.
 
 Samples are (B, C, T), (C, T) or (T,), of any float dtype, on any device; the output has the input's shape (but for
-`crop`, `mix_down` and `resample`, which say so) and dtype, and the input is never written. Every quantity is a number
-or a (B,) tensor, one value an example. ``active``: bool (B,), rows that are False come back unchanged.
-A NaN or an infinity passes through its own row and reaches no other.
+`crop`, `mix_down` and `resample`, which say so) and dtype; other dtypes than float32 are computed in float32. Every
+quantity is a number or a (B,) tensor, one value an example. ``active``: bool (B,), rows that are False come back
+unchanged. ``inplace``: the result may be written into ``x``, a permission, not a promise; without it the input is never
+written. A NaN or an infinity passes through its own row and reaches no other.
 """
 
 from __future__ import annotations
@@ -41,25 +42,26 @@ __all__ = [
 Quantity = float | Tensor
 
 
-def invert_polarity(x: Tensor, *, active: Tensor | None = None) -> Tensor:
+def invert_polarity(x: Tensor, *, active: Tensor | None = None, inplace: bool = False) -> Tensor:
     """y = −x."""
     from fastaug.ops import pointwise
 
-    return _like(pointwise.scale(_batch(x), -1.0, active=active), x)
+    return _like(pointwise.scale(_batch(x), -1.0, active=active, inplace=_own(x, inplace)), x)
 
 
-def gain(x: Tensor, gain_db: Quantity, clip: bool = False, *, active: Tensor | None = None) -> Tensor:
+def gain(
+    x: Tensor, gain_db: Quantity, clip: bool = False, *, active: Tensor | None = None, inplace: bool = False
+) -> Tensor:
     """y = x · 10^(gain_db / 20), clipped to [−1, 1] if ``clip``.
 
     Args:
         gain_db: decibels, 20·log10 of the amplitude ratio.
     """
-    from fastaug.ops import pointwise
+    from fastaug.ops import fused, pointwise
 
     batch = _batch(x)
-    # in float64 and rounded once: a float32 pow differs between a vector's lanes and its tail, so between batch sizes
-    factor = torch.pow(10.0, row_values(gain_db, batch, "gain_db", torch.float64) / 20).to(batch.dtype)
-    return _like(pointwise.scale(batch, factor, clip, active), x)
+    factor = fused.amplitude(gain_db, batch)
+    return _like(pointwise.scale(batch, factor, clip, active, inplace=_own(x, inplace)), x)
 
 
 def add_noise(
@@ -72,6 +74,7 @@ def add_noise(
     clip: bool = False,
     lengths: Tensor | None = None,
     active: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """White Gaussian noise, independent per channel, the same for the same key.
 
@@ -81,27 +84,25 @@ def add_noise(
         std_ratio: the noise's standard deviation as a multiple of the row's; or
         sigma: the noise's standard deviation itself.
         clip: clip the result to [−1, 1].
-        lengths: int64 (B,): what follows is zero padding; it stays as it is and does not count in the row's level.
+        lengths: int64 (B,): what follows is padding; it stays as it is and does not count in the row's level.
 
     Raises:
         ValueError: not exactly one of snr_db, std_ratio and sigma.
     """
     from fastaug.ops import noise
 
-    batch = _batch(x)
-    if lengths is not None:
-        # zeros dilute the mean square by length / T (and the variance likewise, at zero mean)
-        valid = lengths.to(batch.device)
-        share = valid.clamp(1, max(1, batch.shape[-1])).double() / max(1, batch.shape[-1])
-        if snr_db is not None:
-            snr_db = row_values(snr_db, batch, "snr_db") + (10 * torch.log10(share)).float()
-        if std_ratio is not None:
-            std_ratio = row_values(std_ratio, batch, "std_ratio") * share.rsqrt().float()
-        inside = torch.arange(batch.shape[-1], device=batch.device) < valid[:, None, None]
-    out = noise.add_noise(batch, noise_key, sigma=sigma, snr_db=snr_db, std_ratio=std_ratio, active=active)
-    if clip:
-        out = _pick(active, out.clamp(-1, 1), batch)
-    return _like(out if lengths is None else torch.where(inside, out, batch), x)
+    out = noise.add_noise(
+        _batch(x),
+        noise_key,
+        sigma=sigma,
+        snr_db=snr_db,
+        std_ratio=std_ratio,
+        clip=clip,
+        lengths=lengths,
+        active=active,
+        inplace=_own(x, inplace),
+    )
+    return _like(out, x)
 
 
 def low_pass(
@@ -295,6 +296,7 @@ def delay(
     halve: bool = True,
     *,
     active: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """One echo: y[n] = x[n] + factor · x[n − d] with d = ⌊delay_ms · sample_rate / 1000⌋, halved if ``halve``.
 
@@ -310,7 +312,7 @@ def delay(
     dry, wet = 1.0, row_values(factor, batch, "factor")
     if halve:  # a power of two may as well be taken out of the levels: the bits are the same
         dry, wet = 0.5, wet * 0.5
-    return _like(pointwise.echo(batch, offset, dry, wet, active), x)
+    return _like(pointwise.echo(batch, offset, dry, wet, active, inplace=_own(x, inplace)), x)
 
 
 def pitch_shift(
@@ -475,16 +477,20 @@ def _batch(x: Tensor, dims: int = 3) -> Tensor:
     """``x`` as float32 with ``dims`` dimensions, leading ones added."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         raise TypeError(f"samples must be a float tensor, got {x.dtype if isinstance(x, Tensor) else type(x).__name__}")
+    if x.dim() == dims:
+        return x.float()
     if not dims - 2 <= x.dim() <= dims:
         raise ValueError(f"samples must have {dims - 2} to {dims} dimensions, got shape {tuple(x.shape)}")
     return x.float().reshape(*[1] * (dims - x.dim()), *x.shape)
 
 
+def _own(x: Tensor, inplace: bool) -> bool:
+    """True if what `_batch` made of ``x`` may be written: the caller allows it, or it is a copy of another dtype."""
+    return inplace or x.dtype != torch.float32
+
+
 def _like(out: Tensor, x: Tensor) -> Tensor:
     """``out`` with the dtype and the number of dimensions of ``x``."""
+    if out.dim() == x.dim():
+        return out.to(x.dtype)
     return out.to(x.dtype).reshape(out.shape[out.dim() - x.dim() :])
-
-
-def _pick(active: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
-    """Rows of ``new`` where ``active``, rows of ``old`` elsewhere."""
-    return new if active is None else torch.where(active[:, None, None], new, old)

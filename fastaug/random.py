@@ -16,6 +16,7 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -61,9 +62,12 @@ def philox4x32(counter: Sequence[IntLike], key: Sequence[IntLike]) -> tuple[Word
 def _blocks(counters: Words, keys: Words) -> Words:
     """Philox of contiguous uint32 counters (..., 4) and keys (..., 2)."""
     result = np.empty_like(counters)
-    addresses = [array.__array_interface__["data"][0] for array in (counters, keys, result)]
-    native().fa_philox4x32(*addresses, result.size // 4)
+    native().fa_philox4x32(_address(counters), _address(keys), _address(result), result.size // 4)
     return result
+
+
+def _address(array: npt.NDArray[Any]) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def sample_id(key: str) -> int:
@@ -79,6 +83,8 @@ def stream_id(name: str) -> int:
 def _ids(ids: Iterable[str | int] | npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     if isinstance(ids, np.ndarray):
         return ids.astype(np.uint64, copy=False)
+    if isinstance(ids, range):
+        return np.arange(ids.start, ids.stop, ids.step, dtype=np.int64).astype(np.uint64)
     return np.array([sample_id(i) if isinstance(i, str) else int(i) for i in ids], dtype=np.uint64)
 
 
@@ -161,7 +167,10 @@ class Keys:
 
     def uniform(self, param: str, low: float, high: float) -> Tensor:
         """float32 (B,) in [low, high): low + (high - low) · u, u a multiple of 2^-24."""
-        return torch.from_numpy((low + (high - low) * self.unit(param)[:, 0]).astype(np.float32))
+        values = torch.empty(len(self.rows), dtype=torch.float32, device="cpu")
+        rows = np.ascontiguousarray(self.rows)
+        native().fa_draw_uniforms(_address(rows), values.data_ptr(), len(rows), self.stream(param), low, high)
+        return values
 
     def log_uniform(self, param: str, low: float, high: float) -> Tensor:
         """float32 (B,), uniform in the logarithm; both bounds positive.
@@ -183,6 +192,12 @@ class Keys:
         Raises:
             ValueError: the range is empty or wider than 2^31.
         """
+        if isinstance(high, int) and 0 < high - low <= 1 << 31:
+            values = torch.empty(len(self.rows), dtype=torch.int64, device="cpu")
+            rows = np.ascontiguousarray(self.rows)
+            at = (_address(rows), values.data_ptr(), len(rows), self.stream(param))
+            native().fa_draw_integers(*at, low, high - low)
+            return values
         span = np.asarray(high, dtype=np.int64) - low
         if np.any(span <= 0) or np.any(span > 1 << 31):
             raise ValueError(f"{param}: an integer range needs low < high ≤ low + 2^31, got [{low}, {high})")
@@ -192,11 +207,16 @@ class Keys:
     def choice(self, param: str, values: Sequence[float]) -> Tensor:
         """float32 (B,), each one of ``values`` with equal probability."""
         index = self.integers(param, 0, len(values))
-        return torch.tensor(list(values), dtype=torch.float32)[index]
+        return torch.from_numpy(np.array(values, dtype=np.float32)[index.numpy()])
 
     def coin(self, param: str, p: float) -> Tensor:
         """bool (B,), true with probability p (p = 0 never, p = 1 always)."""
-        return torch.from_numpy(self.unit(param)[:, 0] < p)
+        if p <= 0 or p >= 1:  # decided without looking: u lies in [0, 1)
+            return torch.full((len(self.rows),), p >= 1, device="cpu")
+        values = torch.empty(len(self.rows), dtype=torch.bool, device="cpu")
+        rows = np.ascontiguousarray(self.rows)
+        native().fa_draw_coins(_address(rows), values.data_ptr(), len(rows), self.stream(param), p)
+        return values
 
     def permutation(self, param: str, n: int) -> Tensor:
         """int64 (B, n): a random order of range(n) a row (argsort of n uniforms; ties by index)."""

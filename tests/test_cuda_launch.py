@@ -48,14 +48,14 @@ def test_a_missing_nvrtc_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         RuntimeError, match=r"through NVRTC, which is not usable here: ImportError: libnvrtc\.so\.13"
     ) as raised:
-        _cuda._module("noise.cu", 0)
+        _cuda._module("pointwise.cu", 0)
     assert _cuda.install_line() in str(raised.value)
 
 
 def test_the_source_changes_with_any_header(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """CuPy's disk cache knows the source text alone: an edited header must change it."""
     _cuda._sources_hash.cache_clear()
-    before = _cuda.kernel_source("noise.cu")
+    before = _cuda.kernel_source("pointwise.cu")
     for path in csrc_dir().rglob("*"):
         if path.suffix in (".h", ".cu"):
             copy = tmp_path / path.relative_to(csrc_dir())
@@ -64,10 +64,10 @@ def test_the_source_changes_with_any_header(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(_cuda, "csrc_dir", lambda: tmp_path)
     try:
         _cuda._sources_hash.cache_clear()
-        assert _cuda.kernel_source("noise.cu") == before
+        assert _cuda.kernel_source("pointwise.cu") == before
         (tmp_path / "philox.h").write_text((tmp_path / "philox.h").read_text().replace("round < 10", "round < 9"))
         _cuda._sources_hash.cache_clear()
-        assert _cuda.kernel_source("noise.cu") != before
+        assert _cuda.kernel_source("pointwise.cu") != before
     finally:
         monkeypatch.undo()
         _cuda._sources_hash.cache_clear()
@@ -75,7 +75,7 @@ def test_the_source_changes_with_any_header(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_only_cuda_tensors_are_launched() -> None:
     with pytest.raises(ValueError, match="all tensors must be on one CUDA device"):
-        _cuda.launch("noise.cu", "fa_noise_kernel", (1,), (256,), (torch.zeros(4), 3))
+        _cuda.launch("pointwise.cu", "fa_echo_kernel", (1,), (256,), (torch.zeros(4), 3))
 
 
 def test_arguments_are_packed_as_the_emulator_reads_them() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from emulation import Emulated, EmulationError, emulate, emulate_source
+from fastaug.ops import noise as noise_ops
 from fastaug.ops._library import native
 from fastaug.ops.noise import add_noise
 from fastaug.random import philox4x32
@@ -224,23 +226,32 @@ def test_clear_errors() -> None:
         add_noise(x, key, sigma=1.0, active=torch.ones(2))
 
 
+@pytest.mark.parametrize("lengths", [None, torch.tensor([50, 20, 7])])
+@pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("mode", MODES)
-def test_gradient_equals_the_float64_expression(mode: str) -> None:
+def test_gradient_equals_the_float64_expression(mode: str, clip: bool, lengths: Tensor | None) -> None:
     x, key = batch(3, 2, 50)
     level = torch.tensor([0.5, 2.0, 5.0])
     active = torch.tensor([True, True, False])
     weight = batch(3, 2, 50, seed=5)[0]
     x32, level32 = x.clone().requires_grad_(), level.clone().requires_grad_()
-    (add_noise(x32, key, **{mode: level32}, active=active) * weight).sum().backward()
+    y32 = add_noise(x32, key, **{mode: level32}, active=active, clip=clip, lengths=lengths)
+    (y32 * weight).sum().backward()
 
     x64, level64 = x.double().requires_grad_(), level.double().requires_grad_()
-    flat = x64.flatten(1)
+    inside = torch.arange(50) < (torch.full((3,), 50) if lengths is None else lengths)[:, None, None]
+    n = 2 * inside.sum((1, 2))
+    kept = x64 * inside
+    mean = kept.sum((1, 2)) / n
     scale = {
         "sigma": level64,
-        "snr_db": flat.square().mean(1).sqrt() * 10 ** (-level64 / 20),
-        "std_ratio": flat.std(1) * level64,
+        "snr_db": (kept.square().sum((1, 2)) / n).sqrt() * 10 ** (-level64 / 20),
+        "std_ratio": (((x64 - mean[:, None, None]) * inside).square().sum((1, 2)) / (n - 1)).sqrt() * level64,
     }[mode]
-    y = x64 + (scale * active)[:, None, None] * torch.from_numpy(reference_normals(key, 2, 50))
+    y = x64 + (scale * active)[:, None, None] * torch.from_numpy(reference_normals(key, 2, 50)) * inside
+    if clip:
+        y = torch.where(inside & active[:, None, None], y.clamp(-1, 1), y)
+    torch.testing.assert_close(y32, y.float(), rtol=1e-5, atol=1e-6)
     (y * weight).sum().backward()
     torch.testing.assert_close(x32.grad, x64.grad.float(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(level32.grad, level64.grad.float(), rtol=1e-5, atol=1e-5)
@@ -260,7 +271,8 @@ def test_vmap_works_and_forward_derivatives_raise_instead_of_vanishing() -> None
 def test_opcheck(mode: int) -> None:
     x, key = batch(3, 2, 17)
     args = (x.requires_grad_(), key, torch.tensor([1.0, 2.0, 3.0], requires_grad=True), mode, None)
-    torch.library.opcheck(torch.ops.fastaug.add_noise, args)
+    torch.library.opcheck(torch.ops.fastaug.add_noise, (*args, False, None))
+    torch.library.opcheck(torch.ops.fastaug.add_noise, (*args, True, torch.tensor([17, 9, 0])))
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
@@ -278,20 +290,17 @@ def test_compiles_as_one_graph(backend: str) -> None:
 
 
 def run_kernels(kernels: Emulated, x: Tensor, key: Tensor, level: Tensor, mode: int, active: Tensor | None = None):
-    """add_noise as ops/noise.py launches it. Returns (y, the report of each launch)."""
-    rows, channels, length = x.shape
-    segments = -(-channels * length // SEGMENT)
-    sums = torch.full((rows, segments, 2), float("nan"), dtype=torch.float64)
-    y = torch.full_like(x, float("nan"))
-    given = x.numpy().copy()
-    given.flags.writeable = False
+    """add_noise as ops/noise.py launches it, with a read-only input. Returns (y, each launch's report)."""
     reports = []
-    if mode:
-        args = (given, sums, channels * length, segments, mode)
-        reports.append(kernels.launch("fa_noise_sums_kernel", (rows * segments,), (256,), args))
-    mask = None if active is None else active.view(torch.uint8)
-    args = (given, y, key, level, mask, sums if mode else None, channels, length, segments, mode)
-    reports.append(kernels.launch("fa_noise_kernel", (rows * channels * -(-length // SEGMENT),), (256,), args))
+
+    def launch(file: str, name: str, grid: tuple[int], block: tuple[int], args: tuple[Any, ...]) -> None:
+        given = args[0].numpy().copy()
+        given.flags.writeable = False
+        reports.append(kernels.launch(name, grid, block, (given, *args[1:])))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fastaug.ops._cuda.launch", launch)
+        y = noise_ops._cuda(x, key, level, mode, active, False, None)
     return y, reports
 
 
@@ -301,7 +310,7 @@ def test_kernel_equals_cpu(mode: int, length: int) -> None:
     x, key = batch(3, 2, length)
     level = torch.tensor([1.0, 0.2, 3.0])
     active = torch.tensor([True, True, False])
-    y, _ = run_kernels(emulate("noise.cu"), x, key, level, mode, active)
+    y, _ = run_kernels(emulate("pointwise.cu"), x, key, level, mode, active)
     expected = add_noise(x, key, **{MODES[mode]: level}, active=active)
     for row in range(3):
         assert snr_db(expected[row], y[row]) > 110
@@ -311,15 +320,15 @@ def test_kernel_equals_cpu(mode: int, length: int) -> None:
 def test_kernel_row_does_not_depend_on_the_batch() -> None:
     x, key = batch(5, 1, 5000)
     level = torch.full((5,), 10.0)
-    whole, _ = run_kernels(emulate("noise.cu"), x, key, level, 1)
-    alone, _ = run_kernels(emulate("noise.cu"), x[3:4].contiguous(), key[3:4].contiguous(), level[3:4], 1)
+    whole, _ = run_kernels(emulate("pointwise.cu"), x, key, level, 1)
+    alone, _ = run_kernels(emulate("pointwise.cu"), x[3:4].contiguous(), key[3:4].contiguous(), level[3:4], 1)
     assert torch.equal(whole[3:4], alone)
 
 
 @pytest.mark.parametrize("length", [4096, 5001])
 def test_kernel_accesses_are_coalesced(length: int) -> None:
     x, key = batch(4, 2, length)
-    _, reports = run_kernels(emulate("noise.cu"), x, key, torch.ones(4), 1)
+    _, reports = run_kernels(emulate("pointwise.cu"), x, key, torch.ones(4), 1)
     for report in reports:
         assert report.ratio <= 1.5, str(report)
 
@@ -335,16 +344,16 @@ def test_kernel_fills_a_gpu_at_the_clmr_batch() -> None:
         ("noise[threadIdx.x] = make_float4(z.z0, z.z1", "noise[threadIdx.x] = make_float4(z.z1, z.z0"),
         ("line % channels)", "0)"),
         ("        __syncwarp();\n        for", "        for"),
-        ("    __syncthreads();\n    const float scale", "    const float scale"),
+        ("    __syncthreads();\n    const float sigma", "    const float sigma"),
         ("tile / 4 + lane", "tile / 4 + lane + 1"),
-        ("fa_min(start + kSegment, n)", "n"),
+        ("end = fa_min(begin + kTile, sound)", "end = sound"),
     ],
 )
 def test_broken_kernels_are_caught(right: str, wrong: str) -> None:
     """Swapped words, a channel left out of the counter, missing barriers, a wrong block, segments that overlap."""
     from fastaug._paths import csrc_dir
 
-    source = (csrc_dir() / "cuda" / "noise.cu").read_text().replace('"../', '"')
+    source = (csrc_dir() / "cuda" / "pointwise.cu").read_text().replace('"../', '"')
     assert right in source
     x, key = batch(2, 2, 5001)
     expected = add_noise(x, key, snr_db=6.0)
@@ -408,4 +417,4 @@ def test_cuda_runs_on_the_current_stream_and_in_a_graph() -> None:
     graph.replay()
     torch.cuda.synchronize()
     assert torch.equal(out, expected)
-    torch.library.opcheck(torch.ops.fastaug.add_noise, (x, key, level, 1, None))
+    torch.library.opcheck(torch.ops.fastaug.add_noise, (x, key, level, 1, None, False, None))

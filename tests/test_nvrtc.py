@@ -17,8 +17,8 @@ needs_nvrtc = pytest.mark.skipif(
 
 
 def test_there_are_kernels() -> None:
-    assert "noise.cu" in FILES
-    assert kernel_names("noise.cu") == ["fa_noise_sums_kernel", "fa_noise_kernel"]
+    assert "pointwise.cu" in FILES
+    assert kernel_names("pointwise.cu") == ["fa_noise_sums_kernel", "fa_pointwise_kernel", "fa_echo_kernel"]
 
 
 @needs_nvrtc

@@ -179,8 +179,8 @@ def test_kernels_are_bit_equal_to_the_cpu(length: int, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("on ? fa_scale_sample(sample, by, clip != 0)", "true ? fa_scale_sample(sample, by, clip != 0)"),
-        ("row = line / channels", "row = line % channels"),
+        ("{flip, factor, active, clip != 0}", "{flip, factor, nullptr, clip != 0}"),
+        ("FA_LD(wet + row)", "FA_LD(wet)"),
         ("t >= sound.begin && t < sound.end ? FA_LD(in", "t > sound.begin && t < sound.end ? FA_LD(in"),
         ("fa_overlap(begin, end, length, start)", "fa_overlap(begin, end, out_length, start)"),
     ],
@@ -188,7 +188,7 @@ def test_kernels_are_bit_equal_to_the_cpu(length: int, monkeypatch: pytest.Monke
 def test_broken_kernels_are_caught(right: str, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`active` forgotten, another row's levels, the first echoed sample lost, a read beyond the end."""
     source = (csrc_dir() / "cuda" / "pointwise.cu").read_text().replace('"../', '"')
-    assert source.count(right) == 1
+    assert right in source
     x = samples(length=5001)
 
     def agree(kernels: Emulated) -> bool:

@@ -6,9 +6,12 @@
 // Philox4x32-10 of n counters: counters (n, 4), keys (n, 2), words (n, 4), all uint32.
 void fa_philox4x32(const unsigned* counters, const unsigned* keys, unsigned* words, long long n);
 
-// csrc/cpu/noise.cpp
-void fa_noise(const float* x, float* y, const long long* keys, const float* level, const unsigned char* active,
-              long long rows, long long channels, long long length, int mode, long long threads);
+// csrc/cpu/draws.cpp. One value for each of n keys (n, 2) from word 0 of block (0, 0, stream, 0): low + (high - low) u
+// and u < p with u = (word >> 8) * 2^-24; low + (word * span >> 32), span at most 2^31.
+void fa_draw_uniforms(const unsigned* keys, float* values, long long n, long long stream, double low, double high);
+void fa_draw_coins(const unsigned* keys, unsigned char* values, long long n, long long stream, double p);
+void fa_draw_integers(const unsigned* keys, long long* values, long long n, long long stream, long long low,
+                      long long span);
 
 // csrc/cpu/resample.cpp
 void fa_resample_table(const double* master, long long density, double support, double scale, long long half,
@@ -52,13 +55,16 @@ long long fa_butterworth(const double* cutoff, const unsigned char* highpass, do
 long long fa_biquads(int kind, const double* frequency, const double* q, const double* gain_db, double* sos,
                      long long rows);
 
-// csrc/cpu/pointwise.cpp
-void fa_scale(const float* x, float* y, const float* factor, const unsigned char* active, long long rows,
-              long long channels, long long length, int clip, long long threads);
+// csrc/cpu/pointwise.cpp. y may be x if no window is cut out. fa_pointwise: one pass of window (starts), level, noise
+// (keys), level; whatever is null does not happen. See csrc/pointwise.h and FaNoiseMode; valid: samples before padding.
+void fa_pointwise(const float* x, float* y, const long long* starts, const unsigned char* flip, const float* factor,
+                  const unsigned char* active, int clip, const long long* keys, const float* noise_level,
+                  const unsigned char* noisy, const long long* valid, int mode, int clip_noise,
+                  const unsigned char* flip_after, const float* factor_after, const unsigned char* active_after,
+                  int clip_after, long long rows, long long channels, long long length, long long out_length,
+                  long long threads);
 void fa_echo(const float* x, float* y, const long long* offset, const float* dry, const float* wet,
              const unsigned char* active, long long rows, long long channels, long long length, long long threads);
-void fa_crop(const float* x, float* y, const long long* starts, long long rows, long long channels, long long length,
-             long long out_length, long long threads);
 
 // csrc/cpu/flac.cpp. facts (8,): rate, channels, bits, samples per channel, block, first byte of the frames, byte
 // behind them, byte of the trouble or -1; md5 (16,). Both return a status of csrc/codecs/status.h.

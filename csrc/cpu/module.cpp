@@ -124,7 +124,9 @@ PyCFunction as_method(FastCall function) {
 // clang-format off
 PyMethodDef methods[] = {
     FA_BIND(fa_philox4x32),
-    FA_BIND(fa_noise),
+    FA_BIND(fa_draw_uniforms),
+    FA_BIND(fa_draw_coins),
+    FA_BIND(fa_draw_integers),
     FA_BIND(fa_resample_table),
     FA_BIND(fa_resample),
     FA_BIND(fa_resample_blocks),
@@ -135,9 +137,8 @@ PyMethodDef methods[] = {
     FA_BIND(fa_sos_filter),
     FA_BIND(fa_butterworth),
     FA_BIND(fa_biquads),
-    FA_BIND(fa_scale),
+    FA_BIND(fa_pointwise),
     FA_BIND(fa_echo),
-    FA_BIND(fa_crop),
     FA_BIND(fa_flac_probe),
     FA_BIND(fa_flac_decode),
     FA_BIND(fa_audio_probe),

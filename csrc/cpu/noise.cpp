@@ -1,9 +1,7 @@
-#include "../noise.h"
+#include "noise.h"
 
 #include "../fa_simd.h"
 #include "../normal.h"
-#include "api.h"
-#include "parallel.h"
 
 namespace {
 
@@ -11,7 +9,7 @@ constexpr int kLanes = 8;    // partial sums of a row, combined in a fixed order
 constexpr int kBlocks = 16;  // Philox blocks computed side by side
 constexpr int kTile = 4 * kBlocks;
 
-FA_CLONES FaSums row_sums(const float* x, int64_t n, double shift) {
+FA_CLONES FaSums sums(const float* x, int64_t n, double shift) {
     double first[kLanes] = {}, second[kLanes] = {};
     int64_t i = 0;
     for (; i + kLanes <= n; i += kLanes) {
@@ -30,9 +28,14 @@ FA_CLONES FaSums row_sums(const float* x, int64_t n, double shift) {
     return total;
 }
 
-// y = x + scale * noise for one channel.
-FA_CLONES void add_channel(const float* x, float* y, int64_t length, float scale, uint32_t key0, uint32_t key1,
-                           uint32_t stream, uint32_t channel) {
+// Box and Muller's normals are most of the work; what follows them only where there is something to follow.
+template <bool Bare>
+FA_HD void add_channel(const float* x, float* y, int64_t length, float sigma, float limit, FaLevel after, uint32_t key0,
+                       uint32_t key1, uint32_t stream, uint32_t channel) {
+    const auto noisy = [=](float sample, float z) {
+        const float sum = sample + sigma * z;
+        return Bare ? sum : fa_level_sample(fa_limit(sum, limit), after);
+    };
     for (int64_t start = 0; start < length; start += kTile) {
         float z[kTile];
         for (int j = 0; j < kBlocks; ++j) {
@@ -43,49 +46,32 @@ FA_CLONES void add_channel(const float* x, float* y, int64_t length, float scale
             z[4 * j + 3] = four.z3;
         }
         if (start + kTile <= length) {
-            for (int i = 0; i < kTile; ++i) y[start + i] = x[start + i] + scale * z[i];
+            FA_SAME_OR_APART
+            for (int i = 0; i < kTile; ++i) y[start + i] = noisy(x[start + i], z[i]);
         } else {
-            for (int i = 0; start + i < length; ++i) y[start + i] = x[start + i] + scale * z[i];
+            FA_SAME_OR_APART
+            for (int i = 0; start + i < length; ++i) y[start + i] = noisy(x[start + i], z[i]);
         }
     }
 }
 
-FA_CLONES void philox_blocks(const uint32_t* counters, const uint32_t* keys, uint32_t* words, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) {
-        const uint32_t* c = counters + 4 * i;
-        const FaWords w = fa_philox4x32_10({c[0], c[1], c[2], c[3]}, keys[2 * i], keys[2 * i + 1]);
-        words[4 * i] = w.w0;
-        words[4 * i + 1] = w.w1;
-        words[4 * i + 2] = w.w2;
-        words[4 * i + 3] = w.w3;
-    }
+FA_CLONES void add_bare(const float* x, float* y, int64_t length, float sigma, const uint32_t* key, uint32_t channel) {
+    add_channel<true>(x, y, length, sigma, 0.0f, {}, key[0], key[1], key[2], channel);
+}
+
+FA_CLONES void add_and_level(const float* x, float* y, int64_t length, float sigma, float limit, FaLevel after,
+                             const uint32_t* key, uint32_t channel) {
+    add_channel<false>(x, y, length, sigma, limit, after, key[0], key[1], key[2], channel);
 }
 
 }  // namespace
 
-void fa_philox4x32(const unsigned* counters, const unsigned* keys, unsigned* words, long long n) {
-    philox_blocks(counters, keys, words, n);
-}
+FaSums fa::noise_sums(const float* x, int64_t n, double shift) { return sums(x, n, shift); }
 
-void fa_noise(const float* x, float* y, const long long* keys, const float* level, const unsigned char* active,
-              long long rows, long long channels, long long length, int mode, long long threads) {
-    const int64_t n = channels * length;
-    if (n == 0) return;
-    fa::parallel_rows(rows, threads, [&](long long row) {
-        const float* row_x = x + row * n;
-        float* row_y = y + row * n;
-        if (active && !active[row]) {
-            memcpy(row_y, row_x, static_cast<size_t>(n) * sizeof(float));
-            return;
-        }
-        FaSums sums = {0.0, 0.0};
-        if (mode != FA_NOISE_SIGMA) sums = row_sums(row_x, n, fa_noise_shift(mode, row_x[0]));
-        const float scale = fa_noise_scale(sums, n, level[row], mode);
-        const long long* key = keys + 3 * row;
-        for (long long channel = 0; channel < channels; ++channel) {
-            add_channel(row_x + channel * length, row_y + channel * length, length, scale,
-                        static_cast<uint32_t>(key[0]), static_cast<uint32_t>(key[1]), static_cast<uint32_t>(key[2]),
-                        static_cast<uint32_t>(channel));
-        }
-    });
+void fa::add_noise(const float* x, float* y, int64_t length, float sigma, float limit, FaLevel after,
+                   const long long* key, uint32_t channel) {
+    const uint32_t words[3] = {static_cast<uint32_t>(key[0]), static_cast<uint32_t>(key[1]),
+                               static_cast<uint32_t>(key[2])};
+    if (limit == fa_no_limit() && fa_is_plain(after)) return add_bare(x, y, length, sigma, words, channel);
+    add_and_level(x, y, length, sigma, limit, after, words, channel);
 }

@@ -62,16 +62,6 @@ FA_HD void half_band_lanes(const float* x, const float* taps, float* y, long lon
     }
 }
 
-#if defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector)
-#define FA_PERMUTE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#endif
-#endif
-#ifndef FA_PERMUTE  // GCC before 12; only used on vectors of four
-typedef int32_t fa_index4 __attribute__((vector_size(16)));
-#define FA_PERMUTE(a, b, ...) __builtin_shuffle(a, b, fa_index4{__VA_ARGS__})
-#endif
-
 template <class Half, class Whole>
 FA_HD Half fa_half_sum(const Whole& v) {
     Half half[2];
@@ -88,9 +78,9 @@ FA_HD fa_float4 fa_fold(const FaLanes<fa_float16>& v) {
 
 // The sums of four vectors of four, each as (0 + 2) + (1 + 3).
 FA_HD fa_float4 fa_sums(const fa_float4& a, const fa_float4& b, const fa_float4& c, const fa_float4& d) {
-    const fa_float4 ab = FA_PERMUTE(a, b, 0, 1, 4, 5) + FA_PERMUTE(a, b, 2, 3, 6, 7);
-    const fa_float4 cd = FA_PERMUTE(c, d, 0, 1, 4, 5) + FA_PERMUTE(c, d, 2, 3, 6, 7);
-    return FA_PERMUTE(ab, cd, 0, 2, 4, 6) + FA_PERMUTE(ab, cd, 1, 3, 5, 7);
+    const fa_float4 ab = FA_SHUFFLE_FOUR(a, b, 0, 1, 4, 5) + FA_SHUFFLE_FOUR(a, b, 2, 3, 6, 7);
+    const fa_float4 cd = FA_SHUFFLE_FOUR(c, d, 0, 1, 4, 5) + FA_SHUFFLE_FOUR(c, d, 2, 3, 6, 7);
+    return FA_SHUFFLE_FOUR(ab, cd, 0, 2, 4, 6) + FA_SHUFFLE_FOUR(ab, cd, 1, 3, 5, 7);
 }
 
 // One output, before its last two sums. taps: two rows of the table, between which u says where.

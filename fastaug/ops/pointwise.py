@@ -8,33 +8,37 @@ import torch
 from torch import Tensor
 
 from fastaug.ops._library import active_rows, check_samples, define, direct, native, pointer, row_values, threads
+from fastaug.ops.fused import Pointwise, Scaling, cropping, run_cpu, run_cuda, scaling
 
 __all__ = ["crop", "echo", "scale"]
 
 _THREADS, _TILE = 256, 4096  # of csrc/cuda/pointwise.cu
 
 
-def scale(x: Tensor, factor: float | Tensor, clip: bool = False, active: Tensor | None = None) -> Tensor:
+def scale(
+    x: Tensor, factor: float | Tensor, clip: bool = False, active: Tensor | None = None, inplace: bool = False
+) -> Tensor:
     """``x * factor``, held within [-1, 1] if ``clip``.
 
     Args:
         x: (B, C, T) float32.
         factor: a number or (B,).
         active: bool (B,); rows that are False are copied. Default: all.
+        inplace: the result may be written into `x`.
 
     Returns:
-        A new (B, C, T) float32 tensor. A NaN stays where it is. Differentiable in `x` and `factor`; a clipped sample
-        has gradient 0.
+        (B, C, T) float32, new unless `inplace`. A NaN stays where it is. Differentiable in `x` and `factor`; a clipped
+        sample has gradient 0.
 
     Raises:
         TypeError, ValueError: `x`, `factor` or `active` are not as above.
     """
     x = check_samples(x)
-    factor = row_values(factor, x, "factor")
-    active = active_rows(active, x)
-    if direct(x, factor, active):
-        return _scale_cpu(x, factor, clip, active)
-    return torch.ops.fastaug.scale(x, factor, clip, active)
+    steps = scaling(x, factor, clip, active)
+    level = steps.before
+    if direct(x, level.factor, level.active):
+        return run_cpu(x, steps, inplace)
+    return torch.ops.fastaug.scale(x, level.factor, clip, level.active)
 
 
 def echo(
@@ -43,6 +47,7 @@ def echo(
     dry: float | Tensor = 1.0,
     wet: float | Tensor = 1.0,
     active: Tensor | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """``y[t] = dry * x[t] + wet * x[t - offset]``, where x is zero outside its T samples.
 
@@ -51,20 +56,23 @@ def echo(
         offset: samples, a number or int64 (B,); a negative one lets the copy come first.
         dry, wet: numbers or (B,).
         active: bool (B,); rows that are False are copied. Default: all.
+        inplace: the result may be written into `x`.
 
     Returns:
-        A new (B, C, T) float32 tensor. A NaN or Inf reaches its own sample and the one `offset` later. Differentiable
-        in `x`, `dry` and `wet`.
+        (B, C, T) float32, new unless `inplace`. A NaN or Inf reaches its own sample and the one `offset` later.
+        Differentiable in `x`, `dry` and `wet`.
 
     Raises:
         TypeError, ValueError: `x`, `offset`, `dry`, `wet` or `active` are not as above.
     """
     x = check_samples(x)
-    offset = _whole(offset, x, "offset")
+    if isinstance(offset, float) or (isinstance(offset, Tensor) and offset.is_floating_point()):
+        raise TypeError(f"offset must be whole samples (an int or int64), got {getattr(offset, 'dtype', 'a float')}")
+    offset = row_values(offset, x, "offset", torch.int64)
     dry, wet = row_values(dry, x, "dry"), row_values(wet, x, "wet")
     active = active_rows(active, x)
     if direct(x, offset, dry, wet, active):
-        return _echo_cpu(x, offset, dry, wet, active)
+        return _echo_cpu(x, offset, dry, wet, active, inplace)
     return torch.ops.fastaug.echo(x, offset, dry, wet, active)
 
 
@@ -82,73 +90,53 @@ def crop(x: Tensor, starts: int | Tensor, length: int) -> Tensor:
         TypeError, ValueError: `x` or `starts` are not as above, or `length` is negative.
     """
     x = check_samples(x)
-    starts = _whole(starts, x, "starts")
-    if length < 0:
-        raise ValueError(f"length must not be negative, got {length}")
-    if direct(x, starts):
-        return _crop_cpu(x, starts, length)
-    return torch.ops.fastaug.crop(x, starts, length)
+    steps = cropping(x, starts, length)
+    if direct(x, steps.starts):
+        return run_cpu(x, steps)
+    return torch.ops.fastaug.crop(x, steps.starts, length)
 
 
-def _whole(value: int | Tensor, x: Tensor, name: str) -> Tensor:
-    if isinstance(value, float) or (isinstance(value, Tensor) and value.is_floating_point()):
-        raise TypeError(f"{name} must be whole samples (an int or int64), got {getattr(value, 'dtype', 'a float')}")
-    return row_values(value, x, name, torch.int64)
+def _scaled(factor: Tensor, clip: bool, active: Tensor | None) -> Pointwise:
+    return Pointwise(before=Scaling(None, factor.contiguous(), active, clip))
 
 
 def _scale_cpu(x: Tensor, factor: Tensor, clip: bool, active: Tensor | None) -> Tensor:
-    x, factor = x.contiguous(), factor.contiguous()
-    y = torch.empty_like(x)
-    addresses = (x.data_ptr(), y.data_ptr(), factor.data_ptr(), pointer(active))
-    native().fa_scale(*addresses, *x.shape, int(clip), threads(x.numel()))
-    return y
+    return run_cpu(x, _scaled(factor, clip, active))
 
 
 def _scale_cuda(x: Tensor, factor: Tensor, clip: bool, active: Tensor | None) -> Tensor:
-    x, factor = x.contiguous(), factor.contiguous()
-    y = torch.empty_like(x)
-    n = x.shape[1] * x.shape[2]
-    _launch("fa_scale_kernel", x.shape[0], n, (x, y, factor, active, n, int(clip)))
-    return y
+    return run_cuda(x, _scaled(factor, clip, active))
 
 
-def _echo_cpu(x: Tensor, offset: Tensor, dry: Tensor, wet: Tensor, active: Tensor | None) -> Tensor:
+def _echo_cpu(
+    x: Tensor, offset: Tensor, dry: Tensor, wet: Tensor, active: Tensor | None, inplace: bool = False
+) -> Tensor:
     x, offset, dry, wet = x.contiguous(), offset.contiguous(), dry.contiguous(), wet.contiguous()
-    y = torch.empty_like(x)
+    y = x if inplace else torch.empty_like(x)
     values = (offset.data_ptr(), dry.data_ptr(), wet.data_ptr(), pointer(active))
     native().fa_echo(x.data_ptr(), y.data_ptr(), *values, *x.shape, threads(x.numel()))
     return y
 
 
 def _echo_cuda(x: Tensor, offset: Tensor, dry: Tensor, wet: Tensor, active: Tensor | None) -> Tensor:
+    from fastaug.ops._cuda import launch
+
     x, offset, dry, wet = x.contiguous(), offset.contiguous(), dry.contiguous(), wet.contiguous()
     y = torch.empty_like(x)
     rows, channels, length = x.shape
-    _launch("fa_echo_kernel", rows * channels, length, (x, y, offset, dry, wet, active, channels, length))
+    if y.numel():
+        grid = (rows * channels * -(-length // _TILE),)
+        args = (x, y, offset, dry, wet, active, channels, length)
+        launch("pointwise.cu", "fa_echo_kernel", grid, (_THREADS,), args)
     return y
 
 
 def _crop_cpu(x: Tensor, starts: Tensor, length: int) -> Tensor:
-    x, starts = x.contiguous(), starts.contiguous()
-    y = x.new_empty(*x.shape[:2], length)
-    native().fa_crop(x.data_ptr(), y.data_ptr(), starts.data_ptr(), *x.shape, length, threads(y.numel()))
-    return y
+    return run_cpu(x, Pointwise(starts.contiguous(), length))
 
 
 def _crop_cuda(x: Tensor, starts: Tensor, length: int) -> Tensor:
-    x, starts = x.contiguous(), starts.contiguous()
-    rows, channels, given = x.shape
-    y = x.new_empty(rows, channels, length)
-    _launch("fa_crop_kernel", rows * channels, length, (x, y, starts, channels, given, length))
-    return y
-
-
-def _launch(kernel: str, lines: int, length: int, args: tuple[Any, ...]) -> None:
-    """One block for every 4096 samples of a line; nothing for an empty tensor."""
-    from fastaug.ops._cuda import launch
-
-    if lines and length:
-        launch("pointwise.cu", kernel, (lines * -(-length // _TILE),), (_THREADS,), args)
+    return run_cuda(x, Pointwise(starts.contiguous(), length))
 
 
 def _fake(x: Tensor, *_: Any) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fastaug.checks import check_rate
+from fastaug.ops.fused import Pointwise
 from fastaug.random import Keys, philox4x32
 
 __all__ = ["Params", "Transform", "params_to", "select"]
@@ -113,6 +114,12 @@ class Transform(nn.Module):
     #: Dimensions of a full batch: 3 for samples (B, C, T), 4 for spectra (B, C, F, N).
     batch_dim: ClassVar[int] = 3
 
+    def __init_subclass__(cls) -> None:
+        """A subclass that processes in its own way does not inherit a `pointwise` that stands for another one."""
+        super().__init_subclass__()
+        if "process" in cls.__dict__ and "pointwise" not in cls.__dict__:
+            cls.pointwise = Transform.pointwise  # type: ignore[method-assign]
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Transform:
         self = super().__new__(cls)
         nn.Module.__init__(self)
@@ -138,9 +145,18 @@ class Transform(nn.Module):
     def process(self, *args: Any, **params: Any) -> Tensor:
         """float32 samples with the transform applied to the rows where ``active`` (B,) is true.
 
-        Subclasses declare ``process(self, samples, active, sample_rate, lengths, <drawn params>)``.
+        Subclasses declare ``process(self, samples, active, sample_rate, lengths, <drawn params>, inplace=False)``.
+        With ``inplace`` the samples may be written and returned. A chain gives it to the steps after the first that
+        made a new tensor, so what `process` returns may be written by others: keep no reference to it.
         """
         raise NotImplementedError
+
+    def pointwise(self, *args: Any, **params: Any) -> Pointwise | None:
+        """What `process` does as a part of the pointwise pass, for a chain that merges neighbouring ones; or None.
+
+        Takes the arguments of `process`. The bits must be the same.
+        """
+        return None
 
     def after(self, sample_rate: int | None, lengths: Tensor | None) -> tuple[int | None, Tensor | None]:
         """Rate and valid lengths of the output, given those of the input; the next step of a chain gets them."""
@@ -162,7 +178,7 @@ class Transform(nn.Module):
         """Apply drawn parameters: deterministic, no randomness, no host synchronisation.
 
         Args:
-            samples: (B, C, T), (C, T) or (T,), any float dtype.
+            samples: (B, C, T), (C, T) or (T,), any float dtype; computed in float32 from end to end.
             params: what `draw` returned, or any nested dict of tensors of that form.
             sample_rate: in Hz, wins over the constructor's.
             lengths: int64 (B,), valid samples of each row; the rest is padding.
@@ -173,11 +189,7 @@ class Transform(nn.Module):
         if callable(samples) and params is None:  # nn.Module.apply(fn), as in model.apply(init_weights)
             return super().apply(samples)
         assert isinstance(samples, Tensor) and params is not None
-        batch = self._as_batch(samples)
-        if len(params["active"]) != len(batch):
-            raise ValueError(f"params are of {len(params['active'])} examples, samples of {len(batch)}")
-        out = self._run(batch, params_to(params, samples.device), self._rate(sample_rate), lengths)
-        return out.to(samples.dtype).reshape(out.shape[self.batch_dim - samples.dim() :])
+        return self._apply_to(samples, params, sample_rate, lengths)
 
     def forward(
         self,
@@ -190,8 +202,7 @@ class Transform(nn.Module):
         if not self.training and self.augments:
             return self._evaluate(samples, sample_rate, lengths)
         batch = self._as_batch(samples)
-        out: Tensor = self.apply(samples, self.draw(self._keys(len(batch), keys)), sample_rate, lengths)
-        return out
+        return self._apply_to(samples, self.draw(self._keys(len(batch), keys)), sample_rate, lengths)
 
     def views(
         self,
@@ -210,7 +221,7 @@ class Transform(nn.Module):
         rows = Keys.cat([Keys.of(_process_seed(self.base_seed), ids, epoch=call, view=v) for v in range(n)])
         many = batch.repeat(n, *[1] * (batch.dim() - 1))
         every = None if lengths is None else lengths.repeat(n)
-        out: Tensor = self.apply(many, self.draw(rows), sample_rate, every)
+        out = self._apply_to(many, self.draw(rows), sample_rate, every, inplace=n > 1)
         one = (len(batch), *out.shape[1:])[self.batch_dim - samples.dim() :]
         return out.reshape(n, *one)
 
@@ -267,16 +278,33 @@ class Transform(nn.Module):
         """What an augmentation does in ``.eval()``: nothing."""
         return samples
 
-    def _run(self, batch: Tensor, params: Params, rate: int | None, lengths: Tensor | None) -> Tensor:
+    def _apply_to(
+        self, samples: Tensor, params: Params, sample_rate: int | None, lengths: Tensor | None, inplace: bool = False
+    ) -> Tensor:
+        """`apply`; the samples may be written if ``inplace``, and are anyway where they had to be converted first."""
+        batch = self._as_batch(samples)
+        if len(params["active"]) != len(batch):
+            raise ValueError(f"params are of {len(params['active'])} examples, samples of {len(batch)}")
+        if lengths is not None:
+            lengths = lengths.to(samples.device, non_blocking=True)
+        inplace = inplace or samples.dtype != torch.float32
+        out = self._run(batch, params_to(params, samples.device), self._rate(sample_rate), lengths, inplace)
+        return out.to(samples.dtype).reshape(out.shape[self.batch_dim - samples.dim() :])
+
+    def _run(
+        self, batch: Tensor, params: Params, rate: int | None, lengths: Tensor | None, inplace: bool = False
+    ) -> Tensor:
         """`process` on a full float32 batch with params already on its device."""
         own = {name: value for name, value in params.items() if name != "active"}
-        return self.process(batch, params["active"], rate, lengths, **own)
+        return self.process(batch, params["active"], rate, lengths, inplace=inplace, **own)
 
     def _as_batch(self, samples: Tensor) -> Tensor:
         name = type(self).__name__
         if not isinstance(samples, Tensor) or samples.dtype not in _COMPUTE:
             kind = samples.dtype if isinstance(samples, Tensor) else type(samples).__name__
             raise TypeError(f"{name}: samples must be a float tensor, got {kind}")
+        if samples.dim() == self.batch_dim:
+            return samples.float()
         if not self.batch_dim - 2 <= samples.dim() <= self.batch_dim:
             shapes = "(B, C, T), (C, T) or (T,)" if self.batch_dim == 3 else "(B, C, F, N), (C, F, N) or (F, N)"
             raise ValueError(f"{name}: samples must be {shapes}, got shape {tuple(samples.shape)}")

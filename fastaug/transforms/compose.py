@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastaug.ops import fused
+from fastaug.ops._library import direct
+from fastaug.ops.fused import Pointwise
 from fastaug.random import Keys
 from fastaug.transforms.base import Params, Transform, select
 
@@ -27,6 +30,53 @@ def mask_params(params: Params, active: Tensor) -> Params:
         name: mask_params(value, active) if isinstance(value, dict) else value & active if name == "active" else value
         for name, value in params.items()
     }
+
+
+class _Line:
+    """The samples on their way through a chain.
+
+    Neighbouring pointwise steps wait until another kind of step, or the end, needs the samples, and then run as one
+    pass. What a step has made anew belongs to the chain, so the next ones may write into it.
+    """
+
+    def __init__(self, samples: Tensor, inplace: bool) -> None:
+        self.samples, self.inplace = samples, inplace
+        self.waiting: Pointwise | None = None
+
+    def merge(self, child: Transform, params: Params, rate: int | None, lengths: Tensor | None) -> bool:
+        """True if the child's step now waits; False if it has to run by itself.
+
+        So it has to where gradients are recorded: each op has its own, the merged pass has none.
+        """
+        if torch.is_grad_enabled() and _requires_grad(self.samples, params):
+            return False
+        step = child.pointwise(self.samples, sample_rate=rate, lengths=lengths, **params)
+        if step is not None and self.waiting is not None:
+            joined = self.waiting.then(step)
+            if joined is None:  # the next pass begins here, on what this one makes
+                step = child.pointwise(self.finished(), sample_rate=rate, lengths=lengths, **params)
+            else:
+                step = joined
+        if step is not None:
+            self.waiting = step
+        return step is not None
+
+    def finished(self) -> Tensor:
+        """The samples after everything that waits."""
+        if self.waiting is not None:
+            steps, self.waiting = self.waiting, None
+            self.put(fused.run(self.samples, steps, self.inplace))
+        return self.samples
+
+    def put(self, samples: Tensor) -> None:
+        """The result of a step; the chain's own unless it shares memory with what came in."""
+        if not self.inplace and direct(samples):
+            self.inplace = samples.untyped_storage().data_ptr() != self.samples.untyped_storage().data_ptr()
+        self.samples = samples
+
+
+def _requires_grad(samples: Tensor, params: Params) -> bool:
+    return samples.requires_grad or any(isinstance(v, Tensor) and v.requires_grad for v in params.values())
 
 
 @dataclass(eq=False, repr=False)
@@ -102,19 +152,28 @@ class Compose(Transform):
         return params if self.p == 1 else mask_params(params, params["active"])
 
     def process(
-        self, samples: Tensor, active: Tensor, sample_rate: int | None, lengths: Tensor | None, **children: Any
+        self,
+        samples: Tensor,
+        active: Tensor,
+        sample_rate: int | None,
+        lengths: Tensor | None,
+        inplace: bool = False,
+        **children: Any,
     ) -> Tensor:
+        line = _Line(samples, inplace)
         for index, child in enumerate(self.transforms):
             if str(index) not in children:
                 raise ValueError(f"{type(self).__name__}: params have no entry {str(index)!r}")
-            own = children[str(index)]
-            own = {**own, "active": own["active"] & active}
-            if isinstance(child, Transform):
-                samples = child._run(samples, own, child._rate(sample_rate), lengths)
-                sample_rate, lengths = child.after(sample_rate, lengths)
-            else:
-                samples = self._run_plain(child, samples, own["active"])
-        return samples
+            own = dict(children[str(index)])
+            own["active"] = own["active"] & active
+            if not isinstance(child, Transform):
+                line.put(self._run_plain(child, line.finished(), own["active"]))
+                continue
+            rate = child._rate(sample_rate)
+            if not line.merge(child, own, rate, lengths):
+                line.put(child._run(line.finished(), own, rate, lengths, line.inplace))
+            sample_rate, lengths = child.after(sample_rate, lengths)
+        return line.finished()
 
     def _run_plain(self, child: nn.Module, samples: Tensor, active: Tensor) -> Tensor:
         new = child(samples)

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from fastaug import functional as F
+from fastaug.ops import fused
+from fastaug.ops.fused import Pointwise
 from fastaug.random import Keys
 from fastaug.transforms.base import Params, Transform
 
@@ -61,10 +63,19 @@ class RandomCrop(Transform):
         self, samples: Tensor, active: Tensor, sample_rate: int | None, lengths: Tensor | None, word: Tensor, **_: Any
     ) -> Tensor:
         size = self.size(sample_rate)
-        valid = samples.shape[-1] if lengths is None else lengths.to(samples.device)
+        return F.crop(samples, self._starts(samples, size, lengths, word), size)
+
+    def pointwise(
+        self, samples: Tensor, active: Tensor, sample_rate: int | None, lengths: Tensor | None, word: Tensor, **_: Any
+    ) -> Pointwise:
+        size = self.size(sample_rate)
+        return fused.cropping(samples, self._starts(samples, size, lengths, word), size)
+
+    def _starts(self, samples: Tensor, size: int, lengths: Tensor | None, word: Tensor) -> Tensor:
+        valid = samples.shape[-1] if lengths is None else lengths.to(samples.device, non_blocking=True)
         room = valid - size + 1
         room = max(room, 1) if isinstance(room, int) else room.clamp(min=1)
-        return F.crop(samples, (word * room) >> 32, size)
+        return (word * room) >> 32
 
     def after(self, sample_rate: int | None, lengths: Tensor | None) -> tuple[int | None, Tensor | None]:
         return sample_rate, None if lengths is None else lengths.clamp(max=self.size(self._rate(sample_rate)))

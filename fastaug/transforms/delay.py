@@ -49,7 +49,8 @@ class Delay(Transform):
         lengths: Tensor | None,
         delay_ms: Tensor,
         factor: Tensor,
+        inplace: bool = False,
         **_: Any,
     ) -> Tensor:
         assert sample_rate is not None
-        return F.delay(samples, sample_rate, delay_ms, factor, halve=self.halve, active=active)
+        return F.delay(samples, sample_rate, delay_ms, factor, halve=self.halve, active=active, inplace=inplace)

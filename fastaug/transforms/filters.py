@@ -54,10 +54,11 @@ class LowPass(Transform):
         sample_rate: int | None,
         lengths: Tensor | None,
         cutoff_hz: Tensor,
+        inplace: bool = False,
         **_: Any,
     ) -> Tensor:
         assert sample_rate is not None
-        return _filter(self, samples, sample_rate, cutoff_hz, self._high, active)
+        return _filter(self, samples, sample_rate, cutoff_hz, self._high, active, inplace)
 
 
 @dataclass(eq=False, repr=False)
@@ -108,10 +109,11 @@ class HighLowPass(Transform):
         lengths: Tensor | None,
         highpass: Tensor,
         cutoff_hz: Tensor,
+        inplace: bool = False,
         **_: Any,
     ) -> Tensor:
         assert sample_rate is not None
-        return _filter(self, samples, sample_rate, cutoff_hz, highpass, active)
+        return _filter(self, samples, sample_rate, cutoff_hz, highpass, active, inplace)
 
 
 def _check_order(transform: LowPass | HighLowPass) -> None:
@@ -129,7 +131,9 @@ def _filter(
     cutoff_hz: Tensor,
     highpass: bool | Tensor,
     active: Tensor,
+    inplace: bool,
 ) -> Tensor:
+    options: dict[str, Any] = {"active": active, "inplace": inplace}
     if transform.order is None:
-        return F.sinc_filter(samples, sample_rate, cutoff_hz, highpass, zeros=transform.zeros, active=active)
-    return F.butterworth(samples, sample_rate, cutoff_hz, highpass, transform.order, active=active)
+        return F.sinc_filter(samples, sample_rate, cutoff_hz, highpass, zeros=transform.zeros, **options)
+    return F.butterworth(samples, sample_rate, cutoff_hz, highpass, transform.order, **options)

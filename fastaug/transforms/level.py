@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from fastaug import functional as F
+from fastaug.ops import fused
+from fastaug.ops.fused import Pointwise
 from fastaug.random import Keys, Spec
 from fastaug.transforms.base import Params, Transform
 from fastaug.transforms.quantities import check_spec
@@ -20,9 +22,18 @@ class PolarityInversion(Transform):
     """The waveform turned upside down: y = −x. Draws nothing but ``active``."""
 
     def process(
-        self, samples: Tensor, active: Tensor, sample_rate: int | None, lengths: Tensor | None, **_: Any
+        self,
+        samples: Tensor,
+        active: Tensor,
+        sample_rate: int | None,
+        lengths: Tensor | None,
+        inplace: bool = False,
+        **_: Any,
     ) -> Tensor:
-        return F.invert_polarity(samples, active=active)
+        return F.invert_polarity(samples, active=active, inplace=inplace)
+
+    def pointwise(self, samples: Tensor, active: Tensor, *_: Any, **__: Any) -> Pointwise:
+        return fused.flipping(samples, active)
 
 
 @dataclass(eq=False, repr=False)
@@ -53,9 +64,21 @@ class Gain(Transform):
         sample_rate: int | None,
         lengths: Tensor | None,
         gain_db: Tensor,
+        inplace: bool = False,
         **_: Any,
     ) -> Tensor:
-        return F.gain(samples, gain_db, clip=self.clip, active=active)
+        return F.gain(samples, gain_db, clip=self.clip, active=active, inplace=inplace)
+
+    def pointwise(
+        self,
+        samples: Tensor,
+        active: Tensor,
+        sample_rate: int | None,
+        lengths: Tensor | None,
+        gain_db: Tensor,
+        **_: Any,
+    ) -> Pointwise:
+        return fused.scaling(samples, fused.amplitude(gain_db, samples), self.clip, active)
 
 
 @dataclass(eq=False, repr=False)

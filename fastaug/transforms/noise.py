@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from fastaug import functional as F
+from fastaug.ops import fused
+from fastaug.ops.fused import Pointwise
 from fastaug.random import Keys, Spec
 from fastaug.transforms.base import Params, Transform
 from fastaug.transforms.quantities import check_spec
@@ -26,7 +28,7 @@ class Noise(Transform):
         clip: clip the result to [−1, 1].
 
     Draws ``snr_db`` or ``std_ratio`` float32 (B,) and ``noise_key`` int64 (B, 3). With ``lengths`` the level is that of
-    the valid part (which the padding, zeros, only dilutes) and the padding stays as it is.
+    the valid part and the padding stays as it is.
 
     Raises:
         ValueError: both levels are given.
@@ -62,8 +64,31 @@ class Noise(Transform):
         noise_key: Tensor,
         snr_db: Tensor | None = None,
         std_ratio: Tensor | None = None,
+        inplace: bool = False,
         **_: Any,
     ) -> Tensor:
         return F.add_noise(
+            samples,
+            noise_key,
+            snr_db=snr_db,
+            std_ratio=std_ratio,
+            clip=self.clip,
+            lengths=lengths,
+            active=active,
+            inplace=inplace,
+        )
+
+    def pointwise(
+        self,
+        samples: Tensor,
+        active: Tensor,
+        sample_rate: int | None,
+        lengths: Tensor | None,
+        noise_key: Tensor,
+        snr_db: Tensor | None = None,
+        std_ratio: Tensor | None = None,
+        **_: Any,
+    ) -> Pointwise:
+        return fused.hissing(
             samples, noise_key, snr_db=snr_db, std_ratio=std_ratio, clip=self.clip, lengths=lengths, active=active
         )

@@ -56,10 +56,11 @@ class PitchShift(Transform):
         sample_rate: int | None,
         lengths: Tensor | None,
         semitones: Tensor,
+        inplace: bool = False,
         **_: Any,
     ) -> Tensor:
         assert sample_rate is not None
-        return F.pitch_shift(samples, sample_rate, semitones, self._furthest(), active=active)
+        return F.pitch_shift(samples, sample_rate, semitones, self._furthest(), active=active, inplace=inplace)
 
     def _furthest(self) -> float:
         spec = self.semitones

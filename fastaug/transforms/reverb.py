@@ -72,6 +72,7 @@ class Reverb(Transform):
         stereo_depth: Tensor,
         pre_delay_ms: Tensor,
         wet_gain_db: Tensor,
+        inplace: bool = False,
         **_: Any,
     ) -> Tensor:
         assert sample_rate is not None
@@ -87,4 +88,5 @@ class Reverb(Transform):
             wet_only=self.wet_only,
             clip=self.clip,
             active=active,
+            inplace=inplace,
         )
