@@ -4,6 +4,8 @@
 
 #include "mp3_frame.h"
 
+constexpr int kMp3NoPosition = 255;  // no factor has this value
+
 struct FaMp3Factors {
     uint8_t value[40];        // by band in stream order
     uint8_t no_position[40];  // MPEG 2: the value that is no intensity position
@@ -50,13 +52,14 @@ FA_HD void fa_mp3_factors_2(FaMp3Bits& bits, const FaMp3Tables& t, FaMp3Granule&
     }
     int b = 0;
     for (int part = 0; part < 4; ++part) {
-        const int none = (1 << size[part]) - 1;
+        // The largest value is none; without bits there is only 0, a position as any other (mpg123 and FFmpeg agree).
+        const int none = size[part] ? (1 << size[part]) - 1 : kMp3NoPosition;
         for (int i = 0; i < t.lsf_counts[split][g.kind][part]; ++i, ++b) {
             f.value[b] = static_cast<uint8_t>(bits.read(size[part]));
             f.no_position[b] = static_cast<uint8_t>(none);
         }
     }
-    for (; b < 39; ++b) f.value[b] = f.no_position[b] = 0;
+    for (; b < 39; ++b) f.value[b] = 0, f.no_position[b] = kMp3NoPosition;
 }
 
 // Bits in a register, so that one code does not wait for the memory of the next: at least 56 after a refill.
