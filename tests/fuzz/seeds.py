@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,8 +89,10 @@ def mp3_seeds() -> dict[str, bytes]:
         for block, mixed in ((mw.LONG, False), (mw.START, True), (mw.SHORT, False), (mw.SHORT, True)):
             compress = 13 if rate < 3 else 328
             left = mw.Granule(lines, 190, block=block, mixed=mixed, subblock_gain=(0, 1, 2), quadruples=rate & 1)
-            right = mw.Granule(lines[:20], 190, [1] * 20, compress, block=block, mixed=mixed)
             for ms, intensity in ((False, True), (True, True), (True, False)):
+                right = mw.Granule(lines[:20], 190, (), compress, block=block, mixed=mixed)
+                sizes = mw.factor_sizes(rate, right, intensity)
+                right = replace(right, factors=[min(size, 1) for size in sizes])
                 granules = [[left, right]] * (2 if rate < 3 else 1)
                 kbps = 5 if rate < 3 else 8
                 frame = mw.Frame(granules, rate, ms=ms, intensity=intensity, shared=(5, 10), kbps_index=kbps)
