@@ -1,5 +1,5 @@
-"""Layer III in float64, straight from the formulas of ISO 11172-3 (clause numbers below) and 13818-3, from the fields of
-mp3_writer's frames to samples."""
+"""Layer III in float64, straight from the formulas of ISO 11172-3 (clause numbers below) and 13818-3: from the fields
+of mp3_writer's frames to samples."""
 
 from __future__ import annotations
 

@@ -126,7 +126,10 @@ struct FaMp3Pairs {
     int16_t* to;
 
     FA_HD FaMp3Pairs(const FaMp3Window& from, const FaMp3Tables& t, int table, int16_t* lines)
-        : window(from), pairs(t.pair[t.set_of[table]]), root(t.huffman + t.root[table]), linbits(t.linbits[table]),
+        : window(from),
+          pairs(t.pair[t.set_of[table]]),
+          root(t.huffman + t.root[table]),
+          linbits(t.linbits[table]),
           to(lines) {}
     // One pair. `large`: behind the last that may be above 15. The window is full behind a code that is not short.
     FA_HD void take(int16_t*& large) {

@@ -109,8 +109,7 @@ inline int take_sign(int value, uint32_t& rest) {
 inline void add_short_pairs(const uint32_t* root, bool has_extra_bits, uint16_t* pairs) {
     for (uint32_t i = 0; i < 1u << kMp3PairBits; ++i) {
         uint32_t rest = i << (32 - kMp3PairBits), entry = root[rest >> (32 - kMp3RootBits)];
-        if (entry >> 31)
-            entry = root[(entry & 0xFFFF) + (rest << kMp3RootBits >> (32 - (entry >> 16 & 0x7FFF)))];
+        if (entry >> 31) entry = root[(entry & 0xFFFF) + (rest << kMp3RootBits >> (32 - (entry >> 16 & 0x7FFF)))];
         const int bits = entry >> 16 & 63, x = entry >> 4 & 15, y = entry & 15;
         if (bits == 0 || bits > kMp3PairBits || (has_extra_bits && (x == 15 || y == 15))) continue;
         rest <<= entry >> 8 & 31;

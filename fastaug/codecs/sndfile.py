@@ -1,4 +1,4 @@
-"""Range decoding of one member through libsndfile: Ogg Vorbis and Opus, AIFF, MPEG layers I and II, rare kinds of WAV, …"""
+"""Range decoding of one member through libsndfile: Ogg Vorbis and Opus, AIFF, MPEG layer II, rare kinds of WAV, …"""
 
 from __future__ import annotations
 
