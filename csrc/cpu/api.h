@@ -74,7 +74,9 @@ int fa_flac_decode(const unsigned char* data, long long size, long long start, l
                    int* integers, long long stride, long long* trouble);
 
 // csrc/cpu/decode.cpp. Tables of int64, one row a member, crop or plan; their fields are named there.
+// fa_audio_release frees what fa_audio_probe keeps of the members.
 void fa_audio_probe(long long* members, long long count, long long threads);
+void fa_audio_release(long long* members, long long count);
 void fa_audio_decode(const long long* members, const long long* crops, long long count, const long long* plans,
                      long long* outcomes, float* y, long long rows, long long channels, long long length,
                      long long longest, long long threads);

@@ -15,6 +15,7 @@
 #include "parallel.h"
 #include "../fa_simd.h"
 #include "flac.h"
+#include "mp3.h"
 #include "wav.h"
 
 namespace {
@@ -31,7 +32,9 @@ struct Member {
     long long kind, block, data;      // of WavInfo; FLAC: block and data_offset of AudioInfo
     long long end, origin;            // FLAC: data_end and origin of AudioInfo
     long long variant;                // WAVE: 1 extensible, 2 RF64 or BW64
+    long long index;                  // MP3: Mp3Stream*, until fa_audio_release
     const uint8_t* bytes() const { return reinterpret_cast<const uint8_t*>(address); }
+    const Mp3Stream& mp3() const { return *reinterpret_cast<const Mp3Stream*>(index); }
 };
 
 struct Crop {
@@ -150,6 +153,34 @@ void probe_flac(Member& member) {
     member.origin = info.origin;
 }
 
+void probe_mp3(Member& member) {
+    auto stream = std::make_unique<Mp3Stream>();
+    member.status = mp3_scan(member.bytes(), member.size, *stream);
+    member.where = stream->trouble;
+    if (!status_usable(member.status)) return;
+    if (stream->total == 0) {
+        member.status = kNoData;
+        member.where = member.size;
+        return;
+    }
+    member.format = kMp3;
+    member.status = kOk;
+    member.rate = stream->header.rate;
+    member.channels = stream->header.channels;
+    member.present = stream->total;
+    member.frames = std::max(stream->total, stream->announced);
+    member.cut = kTruncated;
+    member.index = static_cast<long long>(reinterpret_cast<intptr_t>(stream.release()));
+}
+
+// Bytes that may be MPEG frames after a cut or garbage: no other format's four letters at the start.
+bool nameless(const uint8_t* bytes, long long size) {
+    if (size < 12 || wav_is(bytes + 4, "ftyp")) return false;
+    int letters = 0;
+    for (int i = 0; i < 4; ++i) letters += bytes[i] >= ' ' && bytes[i] < 127;
+    return letters < 4;
+}
+
 void probe(Member& member) {
     const uint8_t* bytes = member.bytes();
     member.status = kEmpty;
@@ -159,6 +190,10 @@ void probe(Member& member) {
     const bool bare = member.size > 2 && bytes[0] == 0xFF && (bytes[1] & 0xFE) == 0xF8;  // frames without "fLaC"
     if (member.format == kWav) probe_wav(member);
     if (member.format == kFlac || (member.format == kOther && bare)) probe_flac(member);
+    if (member.format == kMp3 || (member.format == kOther && !bare && nameless(bytes, member.size)) ||
+        (member.format == kWav && member.status == kUnsupported)) {
+        probe_mp3(member);
+    }
 }
 
 // The mean of rows in place of the first: one by one in float32, then divided, as fastaug.functional.mix_down.
@@ -182,6 +217,12 @@ Outcome read_source(const Member& member, long long low, long long high, bool mi
         wav_read(member.bytes(), wav_info(member), low, high, mix, x, stride);
         return {kOk, 0};
     }
+    if (member.format == kMp3) {
+        static thread_local Mp3Scratch scratch;
+        const int status = mp3_decode_range(member.bytes(), member.size, member.mp3(), low, high - low,
+                                            mix && member.channels > 1, x, stride, scratch);
+        return {status, scratch.trouble};
+    }
     static thread_local FlacScratch scratch;
     const int status =
         flac_decode_range(member.bytes(), member.size, flac_info(member), low, high - low, x, stride, scratch);
@@ -190,7 +231,7 @@ Outcome read_source(const Member& member, long long low, long long high, bool mi
 }
 
 // Rows that read_source needs.
-long long source_rows(const Member& member, bool mix) { return mix && member.format == kWav ? 1 : member.channels; }
+long long source_rows(const Member& member, bool mix) { return mix && member.format != kFlac ? 1 : member.channels; }
 
 long long first_not_finite(const float* x, long long count) {
     int finite = 1;
@@ -358,6 +399,14 @@ void prefer_large_pages(float* y, long long count) {
 void fa_audio_probe(long long* members, long long count, long long threads) {
     Member* table = reinterpret_cast<Member*>(members);
     fa::parallel_rows(count, threads, [&](long long i) { probe(table[i]); });
+}
+
+void fa_audio_release(long long* members, long long count) {
+    Member* table = reinterpret_cast<Member*>(members);
+    for (long long i = 0; i < count; ++i) {
+        delete reinterpret_cast<Mp3Stream*>(table[i].index);
+        table[i].index = 0;
+    }
 }
 
 void fa_audio_decode(const long long* members, const long long* crops, long long count, const long long* plans,

@@ -143,6 +143,7 @@ PyMethodDef methods[] = {
     FA_BIND(fa_flac_decode),
     FA_BIND(fa_audio_probe),
     FA_BIND(fa_audio_decode),
+    FA_BIND(fa_audio_release),
     {nullptr, nullptr, 0, nullptr},
 };
 // clang-format on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,12 +30,12 @@ Encoded = bytes | bytearray | memoryview | mmap.mmap | npt.NDArray[np.uint8] | T
 # Structs of csrc/cpu/decode.cpp: fields of int64, in its order.
 _MEMBER_FIELDS = (
     "address", "size", "format", "status", "where", "rate", "channels", "bits", "frames",
-    "present", "cut", "kind", "block", "data", "end", "origin", "variant",
+    "present", "cut", "kind", "block", "data", "end", "origin", "variant", "index",
 )  # fmt: skip
 _MEMBER = np.dtype([(name, np.int64) for name in _MEMBER_FIELDS])
 _CROP_FIELDS = ("member", "row", "plan", "at", "first", "count", "low", "high", "before", "after")
 _CROP = np.dtype([(name, np.int64) for name in _CROP_FIELDS])
-_WAV, _FLAC = 1, 2  # AudioFormat of csrc/codecs/probe.h
+_WAV, _FLAC, _MP3 = 1, 2, 4  # AudioFormat of csrc/codecs/probe.h
 
 # A crop is decoded in pieces of about so many source samples: 1 MiB of floats, which stay in the cache of a core, and
 # several threads can share one long file.
@@ -86,6 +87,8 @@ class Members:
         self.table["size"] = [item.size for item in self._bytes]
         # A member takes microseconds, waking a team takes tens of them.
         _library.native().fa_audio_probe(self.table.ctypes.data, len(encoded), min(threads, len(encoded) // 16))
+        if self.table["index"].any():
+            weakref.finalize(self, _release, self.table)
 
     def status(self, i: int) -> Status:
         """Whether a native decoder takes member ``i``."""
@@ -98,6 +101,8 @@ class Members:
         row = self.table[i]
         if row["format"] == _WAV:
             kind = f"{_WAV_NAMES[row['variant']]}/{_WAV_KINDS[int(row['kind'])]}"
+        elif row["format"] == _MP3:
+            kind = "MP3/MPEG_LAYER_III"
         else:
             kind = "FLAC/PCM_S8" if row["bits"] == 8 else f"FLAC/PCM_{row['bits']}"
         return Info(int(row["rate"]), int(row["frames"]), int(row["channels"]), kind)
@@ -128,6 +133,10 @@ class Members:
         rate, present = int(row["rate"]), int(row["present"])
         if present < row["frames"] and (stop is None or stop > output_length(present, rate, sample_rate or rate)):
             raise self.error(i, Status(int(row["cut"])), int(row["where"]))
+
+
+def _release(table: npt.NDArray[np.void]) -> None:
+    _library.native().fa_audio_release(table.ctypes.data, len(table))
 
 
 def _as_bytes(item: Encoded) -> npt.NDArray[np.uint8]:

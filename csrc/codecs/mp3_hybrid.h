@@ -1,0 +1,226 @@
+// From frequency lines to samples on the CPU: alias reduction, IMDCT with overlap, and the synthesis filter bank
+// (ISO 11172-3 clauses 2.4.3.4.10 and 2.4.3.2.2), written as small matrix products: lanes are subbands in the IMDCT and
+// positions of the window in the synthesis, so there is no transposition and nearly every operation is a multiply-add.
+#pragma once
+
+#include "../fa_simd.h"
+#include "mp3_tables.h"
+
+constexpr int kMp3History = 15;  // slots of 32 samples that the window reaches back
+
+// What one channel keeps from granule to granule.
+struct FaMp3State {
+    float overlap[18][32];
+    float v[kMp3History + 18][3][16];  // by slot: A, B and B with its first element replaced (see mp3_tables.h)
+};
+
+template <class Piece>
+FA_HD void fa_get(const float* from, FaLanes<Piece>& value) {
+    memcpy(&value, from, sizeof value);
+}
+
+template <class Piece>
+FA_HD void fa_put(float* to, const FaLanes<Piece>& value) {
+    memcpy(to, &value, sizeof value);
+}
+
+template <class Piece>
+FA_HD void fa_fill(FaLanes<Piece>& value, float x) {
+    for (int i = 0; i < value.kPieces; ++i) value.piece[i] = Piece{} + x;
+}
+
+template <class Piece>
+FA_HD void fa_add_scaled(FaLanes<Piece>& sum, const FaLanes<Piece>& a, float factor) {
+    for (int i = 0; i < sum.kPieces; ++i) sum.piece[i] = fa_fma(a.piece[i], Piece{} + factor, sum.piece[i]);
+}
+
+// rows (18, 32): coefficient, subband. Butterflies between subbands below `subbands`.
+FA_HD void fa_mp3_alias(const FaMp3Tables& t, int subbands, float (*rows)[32]) {
+    for (int i = 0; i < 8; ++i) {
+        const float cs = t.alias[0][i], ca = t.alias[1][i];
+        float *upper = rows[17 - i], *lower = rows[i] + 1;
+        for (int sb = 0; sb < subbands - 1; ++sb) {
+            const float a = upper[sb], b = lower[sb];
+            upper[sb] = a * cs - b * ca;
+            lower[sb] = b * cs + a * ca;
+        }
+    }
+}
+
+// 36 windowed outputs of sixteen subbands of long blocks.
+template <class Piece>
+FA_HD void fa_mp3_long(const FaMp3Tables& t, const float (*rows)[32], int group, const float* window,
+                       FaLanes<Piece>* out) {
+    FaLanes<Piece> in[18];
+    for (int k = 0; k < 18; ++k) fa_get(rows[k] + 16 * group, in[k]);
+    for (int half = 0; half < 2; ++half) {
+        for (int n = 0; n < 9; ++n) {
+            FaLanes<Piece> sum;
+            fa_fill(sum, 0.0f);
+            for (int k = 0; k < 18; ++k) fa_add_scaled(sum, in[k], t.imdct[9 * half + n][k]);
+            const int i = 18 * half + n, mirror = 18 * half + 17 - n;  // odd about 8.5, even about 26.5
+            const float w = window[i], m = half == 0 ? -window[mirror] : window[mirror];
+            for (int p = 0; p < sum.kPieces; ++p) {
+                out[i].piece[p] = sum.piece[p] * w;
+                out[mirror].piece[p] = sum.piece[p] * m;
+            }
+        }
+    }
+}
+
+// The same of short blocks: three transforms of twelve outputs, six apart.
+template <class Piece>
+FA_HD void fa_mp3_short(const FaMp3Tables& t, const float (*rows)[32], int group, FaLanes<Piece>* out) {
+    const float* window = t.imdct_window[2];
+    for (int i = 0; i < 36; ++i) fa_fill(out[i], 0.0f);
+    for (int w = 0; w < 3; ++w) {
+        for (int n = 0; n < 6; ++n) {
+            FaLanes<Piece> sum, in;
+            fa_fill(sum, 0.0f);
+            for (int k = 0; k < 6; ++k) {
+                fa_get(rows[3 * k + w] + 16 * group, in);
+                fa_add_scaled(sum, in, t.imdct_short[n][k]);
+            }
+            const int i = n < 3 ? n : n + 3, mirror = n < 3 ? 5 - i : 17 - i;
+            FaLanes<Piece>&one = out[6 + 6 * w + i], &other = out[6 + 6 * w + mirror];
+            fa_add_scaled(one, sum, window[i]);
+            fa_add_scaled(other, sum, n < 3 ? -window[mirror] : window[mirror]);
+        }
+    }
+}
+
+// rows (18, 32) of one granule become its 18 slots of 32 subband samples, in place.
+template <class Piece>
+FA_HD void fa_mp3_imdct(const FaMp3Tables& t, int block_type, bool mixed, int subbands, float (*rows)[32],
+                        FaMp3State& state) {
+    static const float sign[2][16] = {{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1},
+                                      {1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1}};
+    for (int group = 0; group < 2; ++group) {
+        FaLanes<Piece> out[36];
+        if (16 * group >= subbands) {
+            for (int i = 0; i < 36; ++i) fa_fill(out[i], 0.0f);
+        } else if (block_type == 2) {
+            fa_mp3_short(t, rows, group, out);
+        } else {
+            fa_mp3_long(t, rows, group, t.imdct_window[block_type], out);
+        }
+        if (mixed && group == 0) {  // the two lowest subbands are long, with the normal window
+            FaLanes<Piece> low[36];
+            fa_mp3_long(t, rows, 0, t.imdct_window[0], low);
+            for (int i = 0; i < 36; ++i) memcpy(&out[i], &low[i], 2 * sizeof(float));
+        }
+        for (int i = 0; i < 18; ++i) {
+            FaLanes<Piece> before, turn;
+            fa_get(state.overlap[i] + 16 * group, before);
+            fa_get(sign[i & 1], turn);  // frequency inversion
+            for (int p = 0; p < before.kPieces; ++p)
+                out[i].piece[p] = (out[i].piece[p] + before.piece[p]) * turn.piece[p];
+            fa_put(rows[i] + 16 * group, out[i]);
+            fa_put(state.overlap[i] + 16 * group, out[18 + i]);
+        }
+    }
+}
+
+#if defined(__clang__)
+#define FA_MP3_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define FA_MP3_SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, fa_int4{i, j, k, l})
+#endif
+
+// Sums and differences of subbands k and 31 - k, side by side. Stored in vectors: two narrow stores that one wide load
+// reads would stall it.
+FA_HD void fa_mp3_pairs_of_subbands(const float* s, float* pairs) {
+    for (int k = 0; k < 16; k += 4) {
+        fa_float4 a, b;
+        memcpy(&a, s + k, sizeof a);
+        memcpy(&b, s + 28 - k, sizeof b);
+        b = FA_MP3_SHUFFLE(b, b, 3, 2, 1, 0);
+        const fa_float4 sum = a + b, difference = a - b;
+        const fa_float4 low = FA_MP3_SHUFFLE(sum, difference, 0, 4, 1, 5);
+        const fa_float4 high = FA_MP3_SHUFFLE(sum, difference, 2, 6, 3, 7);
+        memcpy(pairs + 2 * k, &low, sizeof low);
+        memcpy(pairs + 2 * k + 4, &high, sizeof high);
+    }
+}
+
+template <class Piece>
+FA_HD void fa_mp3_add_products(FaLanes<Piece>& sum, const FaLanes<Piece>& a, const FaLanes<Piece>& b) {
+    for (int p = 0; p < sum.kPieces; ++p) sum.piece[p] = fa_fma(a.piece[p], b.piece[p], sum.piece[p]);
+}
+
+constexpr int kMp3Together = 2;  // slots that share the loads of the constants
+
+// A and B of kMp3Together slots, each from its 32 subband samples.
+template <class Piece>
+FA_HD void fa_mp3_matrix(const FaMp3Tables& t, const float (*s)[32], float (*v)[3][16]) {
+    float pairs[kMp3Together][32];
+    FaLanes<Piece> a[kMp3Together], b[kMp3Together];
+    for (int slot = 0; slot < kMp3Together; ++slot) {
+        fa_mp3_pairs_of_subbands(s[slot], pairs[slot]);
+        fa_fill(a[slot], 0.0f);
+        fa_fill(b[slot], 0.0f);
+    }
+    for (int k = 0; k < 16; ++k) {
+        FaLanes<Piece> to_a, to_b, x;
+        fa_get(t.matrix[0][k], to_a);
+        fa_get(t.matrix[1][k], to_b);
+        for (int slot = 0; slot < kMp3Together; ++slot) {
+            double pair;
+            memcpy(&pair, pairs[slot] + 2 * k, sizeof pair);
+            const fa_double8 wide = {pair, pair, pair, pair, pair, pair, pair, pair};
+            memcpy(&x, &wide, sizeof x);
+            fa_mp3_add_products(a[slot], x, to_a);
+            fa_mp3_add_products(b[slot], x, to_b);
+        }
+    }
+    for (int slot = 0; slot < kMp3Together; ++slot) {
+        fa_put(v[slot][0], a[slot]);
+        fa_put(v[slot][1], b[slot]);
+        fa_put(v[slot][2], b[slot]);
+        v[slot][1][0] = -v[slot][0][0];
+    }
+}
+
+// 32 samples of each of kMp3Together slots, whose A and B are at v[0], v[1], …; those of earlier slots at v[-1], v[-2],
+// …
+template <class Piece>
+FA_HD void fa_mp3_window(const FaMp3Tables& t, const float (*v)[3][16], float* out) {
+    FaLanes<Piece> low[kMp3Together], high[kMp3Together];
+    for (int slot = 0; slot < kMp3Together; ++slot) {
+        fa_fill(low[slot], 0.0f);
+        fa_fill(high[slot], 0.0f);
+    }
+    for (int i = 0; i < 8; ++i) {
+        FaLanes<Piece> low_a, low_b, high_a, high_b, x;
+        fa_get(t.taps[0][i][0], low_a);
+        fa_get(t.taps[0][i][1], low_b);
+        fa_get(t.taps[1][i][0], high_a);
+        fa_get(t.taps[1][i][1], high_b);
+        for (int slot = 0; slot < kMp3Together; ++slot) {
+            const float (*even)[16] = v[slot - 2 * i], (*odd)[16] = v[slot - 2 * i - 1];
+            fa_get(even[0], x);
+            fa_mp3_add_products(low[slot], x, low_a);
+            fa_mp3_add_products(high[slot], x, high_a);
+            fa_get(odd[1], x);
+            fa_mp3_add_products(low[slot], x, low_b);
+            fa_get(odd[2], x);
+            fa_mp3_add_products(high[slot], x, high_b);
+        }
+    }
+    for (int slot = 0; slot < kMp3Together; ++slot) {
+        float mirrored[16], *to = out + 32 * slot;
+        fa_put(to, low[slot]);
+        fa_put(mirrored, high[slot]);
+        to[16] = mirrored[0];
+        for (int lane = 1; lane < 16; ++lane) to[32 - lane] = mirrored[lane];
+    }
+}
+
+// rows (18, 32) of subband samples become 576 samples at full scale 1.
+template <class Piece>
+FA_HD void fa_mp3_synthesis(const FaMp3Tables& t, const float (*rows)[32], FaMp3State& state, float* out) {
+    float (*now)[3][16] = state.v + kMp3History;
+    for (int slot = 0; slot < 18; slot += kMp3Together) fa_mp3_matrix<Piece>(t, rows + slot, now + slot);
+    for (int slot = 0; slot < 18; slot += kMp3Together) fa_mp3_window<Piece>(t, now + slot, out + 32 * slot);
+    memmove(state.v, state.v + 18, kMp3History * sizeof state.v[0]);
+}
