@@ -194,7 +194,8 @@ int mp3_decode_range(const uint8_t* data, long long, const Mp3Stream& stream, lo
         fa_mp3_read_side(bytes, h, t.first[0][h.band], side);
         const long long main_begin = 8 * (frame.main_before - frame.main_begin - base);
         const long long available = 8 * (frame.main_before + frame.main_bytes - base);
-        // A stream cut out of a longer one begins with frames whose reservoir is not there: silence, and no fault of it.
+        // A stream cut out of a longer one begins with frames whose reservoir is not there: silence, and no fault of
+        // it.
         const bool reaches_back = frame.main_before < frame.main_begin;
         const bool whole = !reaches_back && fits(side, h, main_begin, available);
         if (!whole && !reaches_back && status == kOk) {
