@@ -422,6 +422,26 @@ def test_a_chain_has_the_bits_of_its_steps_one_by_one(padded: bool) -> None:
         assert torch.equal(out.view(torch.int32), x.contiguous().view(torch.int32)), chain
 
 
+def test_gradients_of_a_chain_are_those_of_its_steps() -> None:
+    """Merged steps have no gradient of their own: where one is asked for, of samples or params, they run one by one."""
+    chain = Compose([PolarityInversion(p=0.5), Noise(p=0.5), Gain(clip=True), Gain(gain_db=3.0)])
+    x, params = example(chain, length=300), chain.draw(Keys.of(0, NAMES))
+    db = params["2"]["gain_db"]
+    found = []
+    for together in (True, False):
+        x, db = x.clone().detach().requires_grad_(), db.clone().detach().requires_grad_()
+        params["2"]["gain_db"] = db
+        out = chain.apply(x, params) if together else x
+        for index, step in enumerate(chain.transforms if not together else []):
+            assert isinstance(step, Transform)
+            out = step.apply(out, params[str(index)])
+        out.square().sum().backward()
+        found.append((x.grad, db.grad))
+        (alone,) = torch.autograd.grad(chain.apply(x.detach(), params).square().sum(), db)
+        assert torch.equal(alone, db.grad)
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+
+
 def test_what_a_step_hands_through_is_not_the_chains_to_write() -> None:
     class Same(Transform):
         def process(self, samples: Tensor, active: Tensor, *_: Any, **__: Any) -> Tensor:
