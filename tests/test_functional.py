@@ -94,7 +94,6 @@ def test_compiles_to_one_graph(name: str) -> None:
     torch._dynamo.reset()  # all effects share the code of one lambda, which may only be compiled so often
     effect, values = EFFECTS[name]
     x, q = audio(), torch.tensor(values)
-    torch.compiler.reset()  # the effects share one lambda, and so its limit of recompilations
     compiled = torch.compile(lambda x, q, active: effect(x, q, active=active), fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(x, q, COLD), effect(x, q, active=COLD))
 
