@@ -50,9 +50,9 @@ def reverb(
         inplace: the result may be written into `x`, which is then returned: a permission, not a promise.
 
     Returns:
-        (B, C, T) float32, a new tensor unless `inplace`. A NaN rings on to the end of its own example, in no other (so does an Inf
-        that is not clipped). Differentiable in `x` with ``clip=False``; a
-        clipped call raises RuntimeError in the backward pass.
+        (B, C, T) float32, a new tensor unless `inplace`. A NaN rings on to the end of its own example, in no other (so
+        does an Inf that is not clipped). Differentiable in `x` with ``clip=False``; a clipped call raises RuntimeError
+        in the backward pass.
 
     Raises:
         TypeError: `x` is not float32 or `active` not bool.
