@@ -293,3 +293,19 @@ def agrees(least_db: float, edge: int = 0) -> Callable[[Any, Any], str]:
         return f"{min(found, 200):.0f} dB"
 
     return check
+
+
+def agrees_below(share: float, least_db: float) -> Callable[[Any, Any], str]:
+    """A check of the spectra below ``share`` of the Nyquist frequency, for filters whose transition bands differ."""
+
+    def check(ours: Any, theirs: Any) -> str:
+        import numpy as np
+
+        a, b = (np.fft.rfft(np.asarray(value, dtype=np.float64), axis=-1) for value in (ours, theirs))
+        until = int(share * a.shape[-1])
+        error = float((np.abs(a - b)[..., :until] ** 2).sum())
+        found = 10 * float(np.log10((np.abs(a)[..., :until] ** 2).sum() / max(error, 1e-300)))
+        assert found >= least_db, f"{found:.1f} dB below {share:g} of the band, at least {least_db:.0f} dB asked"
+        return f"{min(found, 200):.0f} dB below {share:g} of the band"
+
+    return check

@@ -112,6 +112,15 @@ FA_HD Number fa_splat(float value) {
 }
 #endif
 
+// sin(pi x) and cos(pi x). CUDA's own need no stack for their argument reduction; hosts have none.
+#if FA_CUDA && defined(__CUDA_ARCH__)
+FA_HD double fa_sin_pi(double x) { return sinpi(x); }
+FA_HD double fa_cos_pi(double x) { return cospi(x); }
+#else
+FA_HD double fa_sin_pi(double x) { return sin(FA_PI * (x - 2.0 * rint(0.5 * x))); }
+FA_HD double fa_cos_pi(double x) { return cos(FA_PI * (x - 2.0 * rint(0.5 * x))); }
+#endif
+
 FA_HD float fa_bits_to_float(uint32_t bits) {
 #if FA_CUDA && defined(__CUDA_ARCH__)
     return __uint_as_float(bits);

@@ -17,11 +17,6 @@ FA_HD long long fa_fir_half(double cutoff, long long zeros) {
     return half < static_cast<double>(kFirLargestHalf) ? static_cast<long long>(half) : kFirLargestHalf;
 }
 
-#if !FA_CUDA
-inline double fa_sin_pi(double x) { return sin(FA_PI * (x - 2.0 * rint(0.5 * x))); }
-inline double fa_cos_pi(double x) { return cos(FA_PI * (x - 2.0 * rint(0.5 * x))); }
-#endif
-
 // sin(pi x) of a small x. CUDA's own needs no stack for argument reduction.
 FA_HD float fa_sin_pi_small(float x) {
 #if FA_CUDA

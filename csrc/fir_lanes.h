@@ -37,19 +37,14 @@ FA_HD const float* fa_fir_window(const FaFirLine& line, long long first, long lo
     return room;
 }
 
+// For groups of 16 blocks or fewer, which narrower vectors make anyway.
 template <class Piece>
-struct FaHalf;
+struct FaHalf {
+    typedef Piece type;
+};
 template <>
 struct FaHalf<fa_float16> {
     typedef fa_float8 type;
-};
-template <>
-struct FaHalf<fa_float8> {
-    typedef fa_float4 type;
-};
-template <>
-struct FaHalf<fa_float4> {
-    typedef fa_float4 type;
 };
 
 // columns (count, kRows) from rows of `count` floats, a multiple of 16: a cache line of each row at a time.

@@ -4,7 +4,6 @@
 #pragma once
 
 #include "fa_compat.h"
-#include "fir.h"  // fa_sin_pi
 
 // y[n] = b0 x[n] + b1 x[n - 1] + b2 x[n - 2] - a1 y[n - 1] - a2 y[n - 2], all divided by a0. Six numbers in memory, in
 // the order of scipy.signal's "sos".

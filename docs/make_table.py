@@ -13,13 +13,16 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- measured: docs/make_table.py writes this -->\n", "<!-- end -->\n"
 ROWS = {
-    "clmr_view[1thread]": "the full CLMR chain, a view",
-    "clmr_view[2threads]": "the same on two threads",
+    "clmr_two_views[1thread]": "the full CLMR chain, a view",
+    "clmr_two_views[2threads]": "the same on two threads",
     "reverb[1thread]": "reverb",
     "pitch[1thread]": "pitch shift",
-    "filter[1thread-low_pass]": "low-pass",
-    "two_views[2threads-clmr]": "two CLMR views from the file of a 30 s track, two threads",
+    "high_low_pass[1thread]": "high- or low-pass, windowed sinc",
+    "butterworth[1thread-1]": "the same, first order",
+    "resample[1thread-44100-22050]": "44.1 to 22.05 kHz, two seconds",
     "crop[1thread-mp3]": "a crop of an MP3, resampled",
+    "crop[1thread-flac]": "a crop of a FLAC file, resampled",
+    "two_views[2threads-clmr]": "two CLMR views from the file of a 30 s track, two threads",
 }
 
 

@@ -8,6 +8,9 @@ import io
 import json
 import pickle
 import random
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -369,6 +372,128 @@ def test_reset_repeats_the_calls(name: str) -> None:
     assert same(transform(x), first[0]) and same(transform(x), first[1])
     if name not in {"MixDown", "Resample", "PolarityInversion"}:
         assert not same(first[0], first[1])
+
+
+@every
+def test_permission_to_write_changes_nothing_else(name: str) -> None:
+    transform = build(name)
+    x = example(transform)
+    params = transform.draw(Keys.of(1, NAMES))
+    expected = transform._run(x, params, RATE, None)
+    assert same(transform._run(x.clone(), params, RATE, None, True), expected)
+    assert same(transform._run(torch.stack([x, x], -1)[..., 0], params, RATE, None, True), expected)
+    assert same(x, example(transform))
+
+
+STEPS: list[Transform | nn.Module] = [
+    PolarityInversion(p=0.6),
+    Gain(gain_db=(-12.0, 6.0), p=0.6),
+    Gain(gain_db=(0.0, 20.0), clip=True, p=0.6),
+    Noise(p=0.6),
+    Noise(std_ratio=(0.1, 0.5), clip=True, p=0.6),
+    RandomCrop(samples=900),
+    RandomCrop(seconds=0.11),
+    Delay(delay_ms=(1.0, 50.0), p=0.6),
+    LowPass(cutoff_hz=(500.0, 1500.0), p=0.6),
+    OneOf([Gain(), PolarityInversion(), Noise(clip=True)]),
+    Compose([PolarityInversion(), Gain(p=0.5)], p=0.7),
+    MixDown(),
+    nn.Hardtanh(-0.3, 0.3),
+]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_chain_has_the_bits_of_its_steps_one_by_one(padded: bool) -> None:
+    dice = random.Random(int(padded))
+    for seed in range(60):
+        steps = [copy.deepcopy(dice.choice(STEPS)) for _ in range(dice.randint(2, 6))]
+        chain = Compose(steps, sample_rate=RATE)
+        x = example(chain, length=1000)
+        lengths = torch.tensor([1000, 700, 3, 0, 999, 1000]) if padded else None
+        params = chain.draw(Keys.of(seed, NAMES))
+        out, kept = chain.apply(x, params, lengths=lengths), x.clone()
+        for index, step in enumerate(steps):
+            if isinstance(step, Transform):
+                before, x = x, step.apply(x, params[str(index)], RATE, lengths)
+                _, lengths = step.after(RATE, lengths)
+                assert torch.equal(before, kept) or index > 0
+            else:
+                x = step(x)
+        assert torch.equal(out.view(torch.int32), x.contiguous().view(torch.int32)), chain
+
+
+def test_gradients_of_a_chain_are_those_of_its_steps() -> None:
+    """Merged steps have no gradient of their own: where one is asked for, of samples or params, they run one by one."""
+    chain = Compose([PolarityInversion(p=0.5), Noise(p=0.5), Gain(clip=True), Gain(gain_db=3.0)])
+    x, params = example(chain, length=300), chain.draw(Keys.of(0, NAMES))
+    db = params["2"]["gain_db"]
+    found = []
+    for together in (True, False):
+        x, db = x.clone().detach().requires_grad_(), db.clone().detach().requires_grad_()
+        params["2"]["gain_db"] = db
+        out = chain.apply(x, params) if together else x
+        for index, step in enumerate(chain.transforms if not together else []):
+            assert isinstance(step, Transform)
+            out = step.apply(out, params[str(index)])
+        out.square().sum().backward()
+        found.append((x.grad, db.grad))
+        (alone,) = torch.autograd.grad(chain.apply(x.detach(), params).square().sum(), db)
+        assert torch.equal(alone, db.grad)
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+
+
+def test_what_a_step_hands_through_is_not_the_chains_to_write() -> None:
+    class Same(Transform):
+        def process(self, samples: Tensor, active: Tensor, *_: Any, **__: Any) -> Tensor:
+            return samples
+
+    class View(Transform):
+        def process(self, samples: Tensor, active: Tensor, *_: Any, **__: Any) -> Tensor:
+            return samples[:, :1]
+
+    for step in (Same(), View(), Compose([Same(), View()]), Compose([])):
+        for after in (Gain(), Delay(delay_ms=10.0), LowPass(cutoff_hz=900.0), PitchShift(), Reverb()):
+            chain = Compose([step, after], sample_rate=RATE)
+            x = example(chain, length=2000)
+            before = x.clone()
+            chain(x)
+            assert torch.equal(x, before), chain
+
+
+def test_a_subclass_with_a_process_of_its_own_is_not_merged() -> None:
+    class Louder(Gain):
+        def process(self, samples: Tensor, *_: Any, **__: Any) -> Tensor:
+            return 2 * samples
+
+    x = example(Gain())
+    assert torch.equal(Compose([Louder()])(x), 2 * x)
+
+
+PEAK = """
+import torch
+from fastaug import clmr, Keys
+
+def kilobytes(field):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field))
+
+torch.set_num_threads(2)
+chain = clmr(22_050)
+params = chain.draw(Keys.of(0, range(64)))
+chain.apply(torch.zeros(64, 1, 3000), params)  # loads libraries, starts threads, fills tables
+x = torch.randn(64, 1, 59_049, generator=torch.Generator().manual_seed(0))
+open("/proc/self/clear_refs", "w").write("5")  # the peak starts again from here
+before = kilobytes("VmRSS")
+out = chain.apply(x, params)
+print((kilobytes("VmHWM") - before) * 1024 / (x.numel() * 4))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no /proc to reset the peak in")
+def test_peak_memory_of_the_clmr_chain_is_below_three_batches() -> None:
+    """Beyond the batch itself: its output, and what the steps need meanwhile."""
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, timeout=120, check=True)
+    batches = float(done.stdout)
+    assert 0.9 < batches < 3, batches
 
 
 RATED = [

@@ -66,7 +66,7 @@ def one_by_one_and_merged(names: tuple[str, ...], run) -> tuple[Tensor, Tensor, 
     return x, run(x_merged, waiting), passes + 1
 
 
-@pytest.mark.parametrize("names", itertools.product(PARTS, repeat=2), ids="-".join)
+@pytest.mark.parametrize("names", list(itertools.product(PARTS, repeat=2)), ids="-".join)
 def test_merged_pairs_keep_the_bits(names: tuple[str, str]) -> None:
     separate, merged, passes = one_by_one_and_merged(names, fused.run)
     assert same_bits(merged, separate)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -50,6 +52,37 @@ def test_equals_sox(rate: int, setting: tuple[float, ...]) -> None:
     assert (reverb(stereo[None], rate, *setting, wet_only=True)[0] - wet).abs().max() < 1e-6
 
 
+def test_low_frequencies() -> None:
+    """Nearly constant signals in the longest reverberation, where feedback 0.98 adds up every rounding's bias."""
+    t = torch.arange(4 * 8_000) / 8_000
+    for x in (torch.full_like(t, 0.05), 0.1 * torch.sin(2 * math.pi * 39.5 * t)):
+        exact = torch.from_numpy(reference.reverb(x[None].numpy(), 8_000, reverberance=100.0, hf_damping=50.0))
+        assert (reverb(x[None, None], 8_000, 100, 50)[0] - exact).abs().max() < 1e-6  # sox: 0.6e-6
+        assert exact.abs().max() > 0.3
+
+
+def test_dc_gain() -> None:
+    """Each comb settles at 1 / (1 - feedback) an allpass passes a constant: the wet gain is 0.12 / (1 - feedback)."""
+    for reverberance, feedback in ((0.0, 0.3), (25.0, 0.712206), (50.0, 0.881678)):
+        wet = reverb(torch.full((1, 1, 100_000), 0.01), 8_000, reverberance, room_scale=20.0, wet_only=True)
+        assert abs(float(wet[0, 0, -1]) / 0.01 * (1 - feedback) / 0.12 - 1) < 1e-5
+
+
+@pytest.mark.parametrize(("reverberance", "room"), [(50.0, 100.0), (75.0, 100.0), (50.0, 30.0), (90.0, 60.0)])
+def test_decay_time(reverberance: float, room: float) -> None:
+    """Below 200 Hz, where damping is nothing, a comb of N samples falls by its feedback every N samples."""
+    rate, feedback = 22_050, 1 - 0.7 * (0.02 / 0.7) ** (reverberance / 100)
+    shortest, longest = (length * (0.1 + 0.9 * room / 100) / 44_100 for length in (1116, 1617))
+    seconds = [-60 / (20 * math.log10(feedback)) * delay for delay in (shortest, longest)]
+    x = torch.zeros(1, 1, int(rate * (2 * seconds[1] + 0.3)))
+    x[..., 0] = 1.0
+    spectrum = torch.fft.rfft(reverb(x, rate, reverberance, room_scale=room, wet_only=True)[0, 0].double())
+    spectrum[int(200 / rate * x.shape[-1]) :] = 0
+    left = torch.fft.irfft(spectrum, x.shape[-1]).square().flip(0).cumsum(0).flip(0).log10() * 10  # Schroeder 1965
+    times = [int((left < left[0] - level).nonzero()[0]) / rate for level in (5, 25)]
+    assert 0.97 * seconds[0] < 3 * (times[1] - times[0]) < 1.03 * seconds[1]
+
+
 @pytest.mark.parametrize("rate", [1000, 4_000, 11_025])
 @pytest.mark.parametrize("channels", [1, 2, 3])
 def test_equals_the_definition(rate: int, channels: int) -> None:
@@ -65,6 +98,21 @@ def test_equals_the_definition(rate: int, channels: int) -> None:
 def test_rows_are_independent(channels: int) -> None:
     settings = torch.tensor(SETTINGS)[:5]
     check_rows(lambda x, rows, on: reverb(x, 16_000, *settings[rows].T, active=on), noise(5, channels, 3000))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("late", [0.0, 30.0])
+def test_in_place(channels: int, late: float) -> None:
+    x, settings = noise(4, channels, 2500), torch.tensor(SETTINGS)[[0, 3, 4, 5]]
+    settings[:, 4] = late
+    active = torch.tensor([True, True, False, True])
+    expected = reverb(x, 16_000, *settings.T, active=active)
+    written = reverb(x, 16_000, *settings.T, active=active, inplace=True)
+    assert written is x and torch.equal(x, expected)
+    leaf = noise(1, channels, 100).requires_grad_()
+    kept = leaf.detach().clone()
+    reverb(leaf, 16_000, clip=False, inplace=True)
+    assert torch.equal(leaf, kept)
 
 
 @pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 63, 65])
@@ -130,9 +178,28 @@ def test_op() -> None:
     assert torch.equal(compiled(x.detach()), reverb(x.detach(), 8_000, settings[:, 0], pre_delay_ms=2.0))
 
 
+@pytest.mark.parametrize("rate", [1000.0, 8_000.0, 22_050.0, 44_100.0, 96_000.0])
+def test_room_for_the_delay_lines_of_the_kernel(rate: float) -> None:
+    """Whatever the settings: a comb of N samples takes 4 (N // 4 + 2) numbers, or 1 (N + 2), an allpass N."""
+    for depth in (0.0, 0.3, 0.5, 1.0):
+        signs = [0.0] * 12 + [depth, -depth] * 6
+        delays = [int(rate / 44_100 * (n + 12 * o) + 0.5) for n, o in zip(ops._LENGTHS * 2, signs)]
+        numbers = sum(4 * (n // 4 + 2) if i % 12 < 8 else n for i, n in enumerate(delays))
+        assert numbers <= ops._line_floats(rate)
+    assert (int(0.1 * ops._QUADS_FROM / 44_100 * 1116 + 0.5)) == 4
+
+
 @pytest.mark.parametrize(
     ("rate", "channels", "length", "shared_bytes"),
-    [(8_000.0, 1, 300, 1 << 20), (8_000.0, 2, 200, 0), (2_000.0, 3, 90, 1 << 20), (1_000.0, 2, 40, 1 << 20)],
+    [
+        (8_000.0, 1, 300, 1 << 20),
+        (8_000.0, 2, 200, 0),
+        (2_000.0, 3, 90, 1 << 20),
+        (1_000.0, 2, 40, 1 << 20),
+        (22_050.0, 1, 1500, 1 << 20),
+        (22_050.0, 2, 900, 1 << 20),
+        (96_000.0, 1, 700, 0),
+    ],
 )
 def test_kernel_equals_the_cpu(
     rate: float, channels: int, length: int, shared_bytes: int, monkeypatch: pytest.MonkeyPatch
@@ -140,11 +207,25 @@ def test_kernel_equals_the_cpu(
     """With the delay lines in shared memory and not; low rates have short lines and short steps."""
     x, settings = noise(4, channels, length, level=2.0), torch.tensor(SETTINGS)[[1, 4, 5, 3]]
     active = torch.tensor([True, True, channels < 3, False])
-    emulate_launches(monkeypatch)
+    reports = emulate_launches(monkeypatch, count=True)
     monkeypatch.setattr(ops, "_shared_bytes", lambda device: shared_bytes)
     adjoint = channels == 2
     expected = ops._cpu(x, settings, rate, False, not adjoint, adjoint, active)
     y = ops._cuda(x, settings, rate, False, not adjoint, adjoint, active)
     assert agreement_db(y, expected) > 125
+    assert (y - expected).abs().max() < 1e-6
     assert torch.equal(y[3], x[3])
     assert not torch.equal(y[0], x[0])
+    assert reports[0].ratio <= 1.5, reports[0]
+
+
+def test_kernel_takes_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rooms whose shortest delay allows steps of 64, 32 and 16 samples, long enough to come round several times."""
+    x = noise(3, 1, 1600, level=2.0)
+    settings = torch.tensor([[80.0, 30.0, room, depth, 1.0, 0.0] for room, depth in ((100, 100), (0, 100), (0, 0))])
+    emulate_launches(monkeypatch)
+    monkeypatch.setattr(ops, "_shared_bytes", lambda device: 1 << 20)
+    for rate in (8_000.0, 16_000.0, 24_000.0):
+        expected = ops._cpu(x, settings, rate, True, True, False, None)
+        y = ops._cuda(x, settings, rate, True, True, False, None)
+        assert (y - expected).abs().max() < 1e-6 and agreement_db(y, expected) > 110, rate

@@ -171,11 +171,20 @@ def test_mistakes_are_named(build, message: str) -> None:  # type: ignore[no-unt
         build()
 
 
+def one_graph(backend: str, chain: Compose, lengths: torch.Tensor | None = None) -> None:
+    torch._dynamo.reset()
+    x, params = 0.1 * torch.randn(4, 1, 3000), chain.draw(Keys.of(0, range(4)))
+    compiled = torch.compile(lambda x, p: chain.apply(x, p, 8000, lengths), fullgraph=True, backend=backend)
+    assert torch.equal(compiled(x, params), chain.apply(x, params, 8000, lengths))
+
+
 @pytest.mark.parametrize("name", ["clmr", "some of"])
 def test_apply_compiles_to_one_graph(name: str) -> None:
-    chain = (
-        clmr(8000, 1500) if name == "clmr" else SomeOf([Gain(), Noise(), OneOf([PolarityInversion(), Delay()])], n=2)
-    )
-    x, params = 0.1 * torch.randn(4, 1, 3000), chain.draw(Keys.of(0, range(4)))
-    compiled = torch.compile(lambda x, p: chain.apply(x, p, 8000), fullgraph=True, backend="aot_eager")
-    assert torch.equal(compiled(x, params), chain.apply(x, params, 8000))
+    some = SomeOf([Gain(), Noise(), OneOf([PolarityInversion(), Delay()])], n=2)
+    one_graph("aot_eager", clmr(8000, 1500) if name == "clmr" else some)
+    one_graph("aot_eager", clmr(8000, 1500) if name == "clmr" else some, torch.tensor([3000, 20, 1600, 0]))
+
+
+@pytest.mark.slow
+def test_the_whole_chain_compiles_with_inductor() -> None:
+    one_graph("inductor", clmr(8000, 1500))

@@ -15,7 +15,7 @@ constexpr int kSmallest = 256, kSizes = 7;  // transforms of 256 to 16384 points
 
 // Nanoseconds on a Zen 4 core (AVX-512), above what every channel costs: a transform of 16 real blocks of 256, 512, ..
 // points, there and back, with what goes in and out; and sixteen outputs in direct form, a part for every pair of taps.
-// The choice never depends on the machine: results only do where FMA is missing.
+// The choice never depends on the machine; the last bits do, as its vectors decide which blocks share a transform.
 constexpr double kTransformCost[kSizes] = {2500, 4900, 11600, 27000, 57000, 120000, 270000};
 constexpr double kOutputCost = 4.3, kTapCost = 0.325;
 

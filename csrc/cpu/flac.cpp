@@ -16,7 +16,8 @@ namespace {
 constexpr int kFormatFlac = 2;                     // AudioFormat::kFlac of codecs/probe.h
 constexpr long long kHeaderlessSearch = 64 << 10;  // bytes in which a stream without "fLaC" must begin
 constexpr long long kSmallestFrame = 6 + 1 + 2;
-constexpr long long kWalk = 32 << 10;  // bytes below which walking frame by frame beats guessing
+constexpr long long kBudget = 1 << 26;  // samples that may be decoded in vain: half a second's work
+constexpr long long kWalk = 32 << 10;   // bytes below which walking frame by frame beats guessing
 
 struct Candidate {
     long long offset = -1;   // of its header
@@ -33,7 +34,7 @@ class Reader {
   public:
     Reader(const uint8_t* data, const AudioInfo& info, FlacScratch& scratch)
         : data_(data), info_(info), scratch_(scratch) {
-        budget_ = (1 << 24) + 8 * info.data_end;
+        budget_ = kBudget + 8 * info.data_end;
     }
 
     // A header at `offset` with the facts of the stream.
@@ -86,19 +87,22 @@ class Reader {
     }
 
     // From the start of the stream to the frame that holds sample `target`, or to the end. Headers lead from frame to
-    // frame; where the next is missing, frames are decoded to find out what is one.
-    Cursor walk(long long target) {
+    // frame; where the next is missing, or with `surely`, frames are decoded to find out what is one.
+    Cursor walk(long long target, bool surely) {
         Cursor at = {info_.data_offset, 0};
-        long long from = at.offset;
-        Candidate here, next;
+        long long from = at.offset, behind = 0;
+        Candidate here, next, before;  // before: whose number alone led to `at`
         while (!exhausted() && search(from, info_.data_end, at.position, target, here)) {
             const bool expected = here.offset == at.offset && here.position == at.position;
             const long long end = here.position + here.frame.block;
-            long long behind = 0;
             if (expected && end > target) return at;
-            if (expected && follower(here, next)) {
+            if (expected && !surely && follower(here, next)) {
                 at = {next.offset, next.position};
+                before = here;
             } else if (decode(here, behind) != kOk) {
+                const bool misled = before.offset >= 0 && (decode(before, behind) != kOk || behind != at.offset);
+                if (misled) return walk(target, true);
+                before.offset = -1;
                 from = here.offset + 1;
                 continue;
             } else if (end > target) {
@@ -106,6 +110,7 @@ class Reader {
             } else {
                 scratch_.spent += here.frame.block * here.frame.channels;
                 at = {behind, end};
+                before.offset = -1;
             }
             from = at.offset;
         }
@@ -115,7 +120,7 @@ class Reader {
     // The same, guessed from the bytes: right unless frames are damaged or missing, which decoding then shows.
     Cursor locate(long long target) {
         Candidate low, found;
-        if (!header_at(info_.data_offset, low) || low.position) return walk(target);
+        if (!header_at(info_.data_offset, low) || low.position) return walk(target, false);
         Cursor high = {info_.data_end, info_.total};
         for (int i = 0; i < 32 && high.offset - low.offset > kWalk && !holds(low, target); ++i) {
             const double each =
@@ -131,7 +136,7 @@ class Reader {
             }
         }
         while (!holds(low, target)) {
-            if (!follower(low, found)) return walk(target);
+            if (!follower(low, found)) return walk(target, false);
             low = found;
         }
         return {low.offset, low.position};
@@ -181,39 +186,55 @@ class Range {
         int status = kOk;
         filled_ = start_;
         if (low_ < high_) {
-            status = frames(reader_.locate(low_), false, status);
+            status = frames(reader_.locate(low_), kGuessed);
         }
         fill(start_ + length_);
         return status;
     }
 
   private:
-    // `sure`: `at` was reached frame by frame from the start of the stream.
-    int frames(Cursor at, bool sure, int status) {
+    // How the first frame was found. Until one has decoded, trouble may come from where we looked: from a header inside
+    // another frame, or behind damage. Then the next way is tried, so that a range tells what the whole would tell.
+    enum Trust { kGuessed, kWalked, kDecoded };
+
+    int frames(Cursor at, Trust trust) {
+        int status = kOk;
         Candidate here;
         while (at.position < high_ && !reader_.exhausted()) {
-            const bool expected =
-                at.offset < info_.data_end && reader_.header_at(at.offset, here) && here.position == at.position;
-            if (!expected && !sure) return frames(reader_.walk(low_), true, status);
-            if (!expected && at.offset < info_.data_end && reader_.change_at(at.offset)) {
-                note(status, scratch_.trouble, kChanged, at.offset);
-            }
-            if (!expected && !reader_.search(at.offset, info_.data_end, at.position, info_.total - 1, here)) break;
-            long long next;
-            const int decoded = reader_.decode(here, next);
-            if (decoded && !sure) return frames(reader_.walk(low_), true, status);
+            const bool inside = at.offset < info_.data_end;
+            const bool expected = inside && reader_.header_at(at.offset, here) && here.position == at.position;
+            long long next = 0;
+            const int decoded = expected ? reader_.decode(here, next) : kGap;
+            if (decoded && trust == kGuessed) return frames(reader_.walk(low_, false), kWalked);
+            if (decoded && trust == kWalked) return frames(reader_.walk(low_, true), kDecoded);
+            trust = kDecoded;
             if (decoded) {
-                note(status, scratch_.trouble, decoded == kTruncated ? kTruncated : kCorrupt, here.offset);
-                at.offset = here.offset + 1;
+                if (!skip(at, decoded, status)) break;
                 continue;
             }
-            sure = true;
-            if (!expected) note(status, scratch_.trouble, kGap, at.offset);
             emit(here);
             at = {next, here.position + here.frame.block};
         }
         if (at.position < high_) note(status, scratch_.trouble, reader_.exhausted() ? kCorrupt : kTruncated, at.offset);
         return status;
+    }
+
+    // Past what is no frame at `at` (for the reason `why`) to the next one that decodes.
+    bool skip(Cursor& at, int why, int& status) {
+        if (at.offset < info_.data_end && reader_.change_at(at.offset)) why = kChanged;
+        Candidate here;
+        long long from = at.offset + (why == kGap ? 0 : 1), next;
+        while (!reader_.exhausted() && reader_.search(from, info_.data_end, at.position, info_.total - 1, here)) {
+            if (reader_.decode(here, next) == kOk) {
+                note(status, scratch_.trouble, why == kTruncated ? kCorrupt : why, at.offset);
+                emit(here);
+                at = {next, here.position + here.frame.block};
+                return true;
+            }
+            from = here.offset + 1;
+        }
+        if (why != kGap) note(status, scratch_.trouble, why, at.offset);
+        return false;
     }
 
     // Zeros from what is filled up to sample `to`.
@@ -380,11 +401,13 @@ bool ends_as_told(const uint8_t* data, const Container& c, int block, const Audi
     FlacScratch scratch;
     const Reader reader(data, info, scratch);
     const long long window = (info.bits + 1ll) * info.channels * block / 8 + 4096;
+    int tries = 0;
     for (long long at = c.end - kSmallestFrame; at >= std::max(info.data_offset, c.end - window); --at) {
         Candidate last;
         if (data[at] == 0xFF && (data[at + 1] & 0xFE) == 0xF8 && reader.header_at(at, last) &&
             last.position + last.frame.block == c.stream.total) {
-            return flac_crc16(data + at, c.end - at) == 0;
+            if (flac_crc16(data + at, c.end - at) == 0) return true;
+            if (++tries == 8) return false;  // the header stood inside another frame
         }
     }
     return false;
@@ -415,7 +438,7 @@ int flac_probe(const uint8_t* data, long long size, AudioInfo& info) {
 
     FlacScratch scratch;
     info.total = 1ll << 62;
-    const Cursor end = Reader(data, info, scratch).walk(info.total);
+    const Cursor end = Reader(data, info, scratch).walk(info.total, false);
     info.total = end.position;
     const bool changed = end.offset < c.end && Reader(data, info, scratch).change_at(end.offset);
     if (changed) {

@@ -7,10 +7,11 @@ typedef int32_t fa_int4 __attribute__((vector_size(16)));
 typedef long long fa_long2 __attribute__((vector_size(16)));
 typedef unsigned long long fa_ulong2 __attribute__((vector_size(16)));
 
-// Products of the low halves of 64-bit lanes. kFast: the function it ends up in is compiled for SSE 4.1.
+// Products of the low halves of 64-bit lanes. kFast: the function it ends up in is compiled for SSE 4.1; without
+// optimisation not all that lies between is inlined into it.
 template <bool kFast>
 FA_HD fa_long2 fa_multiply_low(fa_long2 a, fa_long2 b) {
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__)
     if constexpr (kFast) return __builtin_ia32_pmuldq128(reinterpret_cast<fa_int4>(a), reinterpret_cast<fa_int4>(b));
 #endif
     return (a << 32 >> 32) * (b << 32 >> 32);

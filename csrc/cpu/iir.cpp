@@ -137,10 +137,10 @@ FA_HD void gather(const float* const* rows, double* work) {
     for (int r = 0; r < kLanes; r += 4) {
         for (int t = 0; t < kTile; t += 4) {
             fa_float4 tile[4];
-#pragma GCC unroll 4
+            FA_UNROLL(4)
             for (int i = 0; i < 4; ++i) memcpy(&tile[i], rows[r + i] + t, sizeof tile[i]);
             fa_transpose_four(tile);
-#pragma GCC unroll 4
+            FA_UNROLL(4)
             for (int i = 0; i < 4; ++i) {
                 const fa_double4 wide = __builtin_convertvector(tile[i], fa_double4);
                 memcpy(work + (t + i) * kLanes + r, &wide, sizeof wide);
@@ -153,14 +153,14 @@ FA_HD void scatter(const double* work, float* const* rows) {
     for (int r = 0; r < kLanes; r += 4) {
         for (int t = 0; t < kTile; t += 4) {
             fa_float4 tile[4];
-#pragma GCC unroll 4
+            FA_UNROLL(4)
             for (int i = 0; i < 4; ++i) {
                 fa_double4 wide;
                 memcpy(&wide, work + (t + i) * kLanes + r, sizeof wide);
                 tile[i] = __builtin_convertvector(wide, fa_float4);
             }
             fa_transpose_four(tile);
-#pragma GCC unroll 4
+            FA_UNROLL(4)
             for (int i = 0; i < 4; ++i) memcpy(rows[r + i] + t, &tile[i], sizeof tile[i]);
         }
     }

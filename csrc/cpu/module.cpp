@@ -142,8 +142,8 @@ PyMethodDef methods[] = {
     FA_BIND(fa_flac_probe),
     FA_BIND(fa_flac_decode),
     FA_BIND(fa_audio_probe),
-    FA_BIND(fa_audio_decode),
     FA_BIND(fa_audio_release),
+    FA_BIND(fa_audio_decode),
     {nullptr, nullptr, 0, nullptr},
 };
 // clang-format on

@@ -160,7 +160,7 @@ bool read_tag(const Span& span, long long at, const FaMp3Header& h, int bytes, M
         p += (flags & 1 ? 4 : 0) + (flags & 2 ? 4 : 0) + (flags & 4 ? 100 : 0) + (flags & 8 ? 4 : 0);
         if (p + 24 <= frame.end && (frame.has(p, "LAME", 4) || frame.has(p, "Lav", 3) || frame.has(p, "L3.99", 5))) {
             const long long trims = big_endian(span.data + p + 21, 3), delay = trims >> 12, padding = trims & 0xFFF;
-            s.skip = delay + 529;  // the decoder's own delay
+            s.skip = delay + 529;                             // the decoder's own delay
             s.total = std::max<long long>(0, padding - 529);  // to be taken off
         }
         return true;

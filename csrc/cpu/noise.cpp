@@ -28,22 +28,114 @@ FA_CLONES FaSums sums(const float* x, int64_t n, double shift) {
     return total;
 }
 
+#if defined(__x86_64__) && !defined(__clang__)
+
+// The product of the lower halves of 64-bit lanes.
+typedef uint64_t Words2 __attribute__((vector_size(16)));
+typedef uint64_t Words4 __attribute__((vector_size(32)));
+typedef uint64_t Words8 __attribute__((vector_size(64)));
+typedef int Ints4 __attribute__((vector_size(16)));
+typedef int Ints16 __attribute__((vector_size(64)));
+typedef long long Longs8 __attribute__((vector_size(64)));
+
+FA_HD Words2 product(const Words2& a, const Words2& b) {
+    return reinterpret_cast<Words2>(__builtin_ia32_pmuludq128(reinterpret_cast<Ints4>(a), reinterpret_cast<Ints4>(b)));
+}
+FA_HD Words4 product(const Words4& a, const Words4& b) {
+    return reinterpret_cast<Words4>(
+        __builtin_ia32_pmuludq256(reinterpret_cast<fa_int8>(a), reinterpret_cast<fa_int8>(b)));
+}
+FA_HD Words8 product(const Words8& a, const Words8& b) {
+    return reinterpret_cast<Words8>(
+        __builtin_ia32_pmuludq512_mask(reinterpret_cast<Ints16>(a), reinterpret_cast<Ints16>(b), Longs8{}, 255));
+}
+
+template <class Piece>
+struct WordsOf {
+    typedef Words8 Words;
+};
+template <>
+struct WordsOf<fa_float8> {
+    typedef Words4 Words;
+};
+template <>
+struct WordsOf<fa_float4> {
+    typedef Words2 Words;
+};
+
+template <class Words>
+struct FaCounters {
+    Words w0, w1, w2, w3;
+};
+
+template <class Words>
+FA_HD void philox_round(FaCounters<Words>& c, const Words& key0, const Words& key1) {
+    const Words zero = {}, a = product(c.w0, zero + 0xD2511F53u), b = product(c.w2, zero + 0xCD9E8D57u);
+    c = {(b >> 32) ^ c.w1 ^ key0, b, (a >> 32) ^ c.w3 ^ key1, a};
+}
+
+// Words w of blocks block ... block + 15 into words[w]. GCC makes 114 multiplications of AVX-512 out of the plain loop
+// below, where 40 do: one word in each 64-bit lane, whose upper half may hold anything, since the multiplication reads
+// the lower. Even blocks in one vector and odd ones in the other are packed in order.
+template <class Piece>
+FA_HD void philox_tile(const uint32_t* key, uint32_t channel, int64_t block, uint32_t (&words)[4][kBlocks]) {
+    typedef typename WordsOf<Piece>::Words Words;
+    constexpr int kCount = sizeof(Piece) / 8;
+    const Words zero = {}, lower = zero + 0xFFFFFFFFu;
+    Words even = {};
+    for (int i = 0; i < kCount; ++i) even[i] = 2 * static_cast<uint64_t>(i);
+    for (int begin = 0; begin < kBlocks; begin += 2 * kCount) {
+        const Words low = even + static_cast<uint64_t>(block + begin), next = low + 1;
+        FaCounters<Words> evens = {low, low >> 32, zero + key[2], zero + channel};
+        FaCounters<Words> odds = {next, next >> 32, zero + key[2], zero + channel};
+        uint32_t key0 = key[0], key1 = key[1];
+        for (int round = 0; round < 10; ++round) {
+            philox_round(evens, zero + key0, zero + key1);
+            philox_round(odds, zero + key0, zero + key1);
+            key0 += 0x9E3779B9u;
+            key1 += 0xBB67AE85u;
+        }
+        const Words packed[4] = {(evens.w0 & lower) | odds.w0 << 32, (evens.w1 & lower) | odds.w1 << 32,
+                                 (evens.w2 & lower) | odds.w2 << 32, (evens.w3 & lower) | odds.w3 << 32};
+        for (int w = 0; w < 4; ++w) memcpy(words[w] + begin, &packed[w], sizeof(Words));
+    }
+}
+
+#else
+
+template <class Piece>
+FA_HD void philox_tile(const uint32_t* key, uint32_t channel, int64_t block, uint32_t (&words)[4][kBlocks]) {
+    for (int j = 0; j < kBlocks; ++j) {
+        const int64_t at = block + j;
+        const FaWords counter = {static_cast<uint32_t>(at), static_cast<uint32_t>(at >> 32), key[2], channel};
+        const FaWords w = fa_philox4x32_10(counter, key[0], key[1]);
+        words[0][j] = w.w0;
+        words[1][j] = w.w1;
+        words[2][j] = w.w2;
+        words[3][j] = w.w3;
+    }
+}
+
+#endif
+
 // Box and Muller's normals are most of the work; what follows them only where there is something to follow.
-template <bool Bare>
-FA_HD void add_channel(const float* x, float* y, int64_t length, float sigma, float limit, FaLevel after, uint32_t key0,
-                       uint32_t key1, uint32_t stream, uint32_t channel) {
+template <bool Bare, class Piece>
+FA_HD void add_channel(const float* x, float* y, int64_t length, float sigma, float limit, FaLevel after,
+                       const uint32_t* key, uint32_t channel) {
     const auto noisy = [=](float sample, float z) {
         const float sum = sample + sigma * z;
         return Bare ? sum : fa_level_sample(fa_limit(sum, limit), after);
     };
     for (int64_t start = 0; start < length; start += kTile) {
-        float z[kTile];
+        uint32_t words[4][kBlocks];
+        float parts[4][kBlocks], z[kTile];
+        philox_tile<Piece>(key, channel, start / 4, words);
+        for (int pair = 0; pair < 4; pair += 2) {
+            for (int j = 0; j < kBlocks; ++j)
+                fa_normal_pair(words[pair][j], words[pair + 1][j], parts[pair][j], parts[pair + 1][j]);
+        }
         for (int j = 0; j < kBlocks; ++j) {
-            const FaNormals four = fa_normals(key0, key1, stream, channel, start / 4 + j);
-            z[4 * j] = four.z0;
-            z[4 * j + 1] = four.z1;
-            z[4 * j + 2] = four.z2;
-            z[4 * j + 3] = four.z3;
+            for (int part = 0; part < 4; ++part) z[4 * j + part] = parts[part][j];
         }
         if (start + kTile <= length) {
             FA_SAME_OR_APART
@@ -55,14 +147,24 @@ FA_HD void add_channel(const float* x, float* y, int64_t length, float sigma, fl
     }
 }
 
-FA_CLONES void add_bare(const float* x, float* y, int64_t length, float sigma, const uint32_t* key, uint32_t channel) {
-    add_channel<true>(x, y, length, sigma, 0.0f, {}, key[0], key[1], key[2], channel);
+template <class Piece>
+FA_HD void add_bare_lanes(const float* x, float* y, int64_t length, float sigma, const uint32_t* key,
+                          uint32_t channel) {
+    add_channel<true, Piece>(x, y, length, sigma, 0.0f, {}, key, channel);
 }
 
-FA_CLONES void add_and_level(const float* x, float* y, int64_t length, float sigma, float limit, FaLevel after,
-                             const uint32_t* key, uint32_t channel) {
-    add_channel<false>(x, y, length, sigma, limit, after, key[0], key[1], key[2], channel);
+template <class Piece>
+FA_HD void add_and_level_lanes(const float* x, float* y, int64_t length, float sigma, float limit, FaLevel after,
+                               const uint32_t* key, uint32_t channel) {
+    add_channel<false, Piece>(x, y, length, sigma, limit, after, key, channel);
 }
+
+FA_BY_WIDTH(add_bare, (const float* x, float* y, int64_t length, float sigma, const uint32_t* key, uint32_t channel),
+            (x, y, length, sigma, key, channel))
+FA_BY_WIDTH(add_and_level,
+            (const float* x, float* y, int64_t length, float sigma, float limit, FaLevel after, const uint32_t* key,
+             uint32_t channel),
+            (x, y, length, sigma, limit, after, key, channel))
 
 }  // namespace
 

@@ -3,6 +3,9 @@
 // 1990; their common transition matrix is constant, so vectors alone are scanned) tells each the state it should have
 // started from, and what that state adds to its samples is a table. All state is in double precision, in registers from
 // section to section. A tile is read and written once, through shared memory.
+// Cost: about 12 multiply-adds in double precision for a sample and section, 5 of them the recursion. Cards with a 32nd
+// or 64th of the rate for them (sm_75, sm_86, sm_89) are bound by that, not by memory; but a state in float32 would
+// leave 26 to 71 dB at 20 Hz from the second order on.
 #include "../iir.h"
 
 constexpr int kThreads = 256;
@@ -57,10 +60,11 @@ __device__ __forceinline__ void fa_scan(FaSectionTable& table, int parity, doubl
         const double t1 = __shfl_up_sync(0xffffffffu, s1, 1 << k), t2 = __shfl_up_sync(0xffffffffu, s2, 1 << k);
         if (lane >= 1 << k) fa_add_product(table.level[k], t1, t2, s1, s2);
     }
-    if (lane == 31) table.ends[warp][0] = s1, table.ends[warp][1] = s2;
+    const double end1 = s1, end2 = s2;
     s1 = __shfl_up_sync(0xffffffffu, s1, 1);
     s2 = __shfl_up_sync(0xffffffffu, s2, 1);
     if (lane == 0) s1 = s2 = 0.0;
+    if (lane == 31) table.ends[warp][0] = end1, table.ends[warp][1] = end2;
     __syncthreads();
     double w1 = table.starts[parity][0], w2 = table.starts[parity][1];  // the state at the start of this warp
     for (int w = 0; w < kWarps; ++w) {

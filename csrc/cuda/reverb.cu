@@ -1,182 +1,376 @@
-// Reverb on CUDA: one block per channel (or pair of channels) of an example, a warp per comb filter and one per chain
-// of allpasses, each advancing up to 32 samples at a time. Three stages run on successive steps (combs, allpasses,
-// output), so one barrier a step suffices. The delay lines live in dynamic shared memory, or in `scratch` where they do
-// not fit.
+// Reverb on CUDA: one block per channel (or pair of channels) of an example, its delay lines in dynamic shared memory,
+// or in global memory where they do not fit. A step is as many samples, up to 64, as fit into the shortest delay.
+// Stages run on successive steps, so that one barrier a step suffices: four warps compute four combs each, then a warp
+// a side the allpasses, then the outputs are written. Four more warps take turns at global memory: what one of them
+// loads it uses four steps later.
+//
+// The limit is shared memory: 2 numbers of 4 bytes for each of 24 lines a sample. Hence the sums over combs in
+// registers; the damping along segments of four samples, so that only its ends need a scan over lanes (as in
+// csrc/reverb_lanes.h); and lines kept as four interleaved rings, where neighbouring lanes, a segment apart, read
+// neighbouring numbers.
 #include "../reverb.h"
 
-constexpr int kStep = 32;  // samples per step: a warp
 constexpr int kSides = 2;
+constexpr int kStep = 64;  // samples, at most
+constexpr int kWarp = 32;
+constexpr int kTurns = 2;      // warps that take turns at loading and storing
+constexpr int kWarpCombs = 4;  // combs of one warp
+constexpr int kCombWarps = kSides * kReverbCombs / kWarpCombs;
+constexpr int kThreads = 256;     // kWarp * (kCombWarps + kSides + kTurns)
+constexpr int kPhaseStride = 24;  // 8 modulo 32: samples one after another fall into banks of their own
+constexpr unsigned kAll = 0xffffffffu;
 
 struct FaReverbShared {
+    FaReverbCoefficients coefficients;
     int delays[kSides][kReverbLines];
-    float combs[2][kSides][kReverbCombs][kStep];  // by parity of the step
+    // By parity of the step. heard and sums are in phases: see fa_reverb_at.
+    float heard[2][kSides][4 * kPhaseStride];
+    float sums[2][kSides][kCombWarps / kSides][4 * kPhaseStride];
     float wet[2][kSides][kStep];
 };
 
-// One-pole low-pass s[n] = (1 - d) x[n] + d s[n - 1] over a warp's lanes: a scan in five steps (Blelloch 1990).
-__device__ __forceinline__ float fa_reverb_damp(float x, float previous, float damping, int lane) {
-    float value = (1.0f - damping) * x, power = damping;
-    for (int distance = 1; distance < kStep; distance *= 2) {
-        const float before = __shfl_up_sync(0xffffffffu, value, distance);
-        if (lane >= distance) value += power * before;
-        power *= power;
-    }
-    float carry = damping, base = damping;  // damping ^ (lane + 1)
-    for (int bit = lane; bit; bit >>= 1) {
-        if (bit & 1) carry *= base;
-        base *= base;
-    }
-    return value + carry * previous;
+// Where sample n of a step lies: number n / kPhases of phase n % kPhases.
+template <int kPhases>
+__device__ __forceinline__ int fa_reverb_at(int n) {
+    return n % kPhases * kPhaseStride + n / kPhases;
 }
 
-// The unit's two channels and what they contribute.
-struct FaReverbUnit {
-    const float* left;
-    const float* right;
-    long long length;
-    int mode, clip;
+// Numbers that a comb's rings take: kPhases rings of delay / kPhases + 1 segments, and a copy of the first.
+__device__ __forceinline__ int fa_reverb_room(int line, int delay, int phases) {
+    return line < kReverbCombs ? phases * (delay / phases + 2) : delay;
+}
 
-    __device__ __forceinline__ float heard(int side, long long t) const {
-        if (t < 0 || t >= length) return 0.0f;
-        const float a = fa_reverb_limit(FA_LD(left + t), clip);
-        return fa_reverb_input(mode, side, a, right == left ? a : fa_reverb_limit(FA_LD(right + t), clip));
-    }
+// Geometry of a unit, the same in all threads.
+struct FaReverbPlan {
+    long long length, steps;
+    float damping, feedback, wet_gain;
+    long long pre_delay;
+    int mode, sides, channels, clip, wet_only;
+    int width;  // lanes of a comb; a step is `width` segments of kPhases samples
 };
 
-// A delay line as a ring of its own length: the slot read for sample t is the slot written for it.
-struct FaReverbRing {
-    float* buffer;
-    int delay, position;
-
-    __device__ __forceinline__ int slot(int ahead) const {
-        const int at = position + ahead;  // ahead < delay
-        return at < delay ? at : at - delay;
-    }
-};
-
-__device__ __forceinline__ FaReverbRing fa_reverb_ring(const FaReverbShared& shared, float* lines, int side, int line) {
+__device__ __forceinline__ int fa_reverb_offset(const FaReverbShared& shared, int side, int line, int phases) {
     int offset = 0;
     for (int s = 0; s <= side; ++s) {
-        for (int i = 0; i < (s == side ? line : kReverbLines); ++i) offset += shared.delays[s][i];
+        const int end = s == side ? line : kReverbLines;
+        for (int i = 0; i < end; ++i) offset += fa_reverb_room(i, shared.delays[s][i], phases);
     }
-    return {lines + offset, shared.delays[side][line], 0};
+    return offset;
 }
 
-// A warp's part of the comb stage: all steps of one comb. The next step's delayed samples are read ahead, which is safe
-// while a step is at most half the shortest delay.
+// One lane's share of one comb: kPhases samples a step.
+template <int kPhases>
 struct FaReverbComb {
-    FaReverbRing ring;
-    float state, ahead;
+    float* ring;
+    int capacity, at;           // in segments
+    int rest;                   // of the delay, in samples
+    float x_before, deviation;  // of the segment before the step's first (in its lane)
 
-    __device__ __forceinline__ void step(FaReverbShared& shared, const FaReverbUnit& unit,
-                                         const FaReverbCoefficients& c, int side, int line, int lane, int size,
-                                         long long block) {
-        const float out = ahead;
-        const int slot = ring.slot(lane);
-        ring.position = ring.slot(size);
-        if (lane < size) ahead = ring.buffer[ring.slot(lane)];
-        const float x = unit.heard(side, block * size + lane - c.pre_delay);
-        const float damped = fa_reverb_damp(lane < size ? out : 0.0f, state, c.damping, lane);
-        state = __shfl_sync(0xffffffffu, damped, size - 1);
-        if (lane < size) {
-            ring.buffer[slot] = x + c.feedback * damped;
-            shared.combs[block & 1][side][line][lane] = out;
+    // Reads the delayed samples: those of phase j < rest come from the slot that will be written, others from the next.
+    __device__ __forceinline__ void read(float* out) const {
+#pragma unroll
+        for (int j = 0; j < kPhases; ++j) {
+            const int from = j - rest;
+            out[j] = from < 0 ? ring[(from + kPhases) * (capacity + 1) + at] : ring[from * (capacity + 1) + at + 1];
         }
+    }
+
+    __device__ __forceinline__ void write(const float* in, int width) {
+#pragma unroll
+        for (int j = 0; j < kPhases; ++j) {
+            ring[j * (capacity + 1) + at] = in[j];
+            if (at == 0) ring[j * (capacity + 1) + capacity] = in[j];
+        }
+        at += width;
+        at = at < capacity ? at : at - capacity;
     }
 };
 
-struct FaReverbAllpasses {
-    FaReverbRing rings[kReverbAllpasses];
+// The value of the lane before; of the group's last lane for its first.
+__device__ __forceinline__ float fa_reverb_rotate(float value, int lane, int width) {
+    return __shfl_sync(kAll, value, (lane - 1) & (width - 1), width);
+}
 
-    __device__ __forceinline__ void step(FaReverbShared& shared, const FaReverbCoefficients& c, int side, int lane,
-                                         int size, long long block) {
-        if (lane >= size) return;
-        float value = 0.0f;
-        for (int i = 0; i < kReverbCombs; ++i) value += shared.combs[block & 1][side][i][lane];
+// The damping of out, then feedback and input: what goes into the ring. The low-pass s[n] = x[n] + d (s[n-1] - x[n])
+// runs from s = x before each segment; the deviation s - x there is added from a scan (Blelloch 1990) over the lanes
+// before, as far as d^32.
+template <int kPhases>
+__device__ __forceinline__ void fa_reverb_damp(FaReverbComb<kPhases>& comb, const float* out, float* in, float d,
+                                               float feedback, int lane, int width) {
+    constexpr int kLevels = kPhases == 4 ? 3 : 4;
+    const int quad = lane & (width - 1);
+    const float last = fa_reverb_rotate(out[kPhases - 1], lane, width);
+    float state = quad ? last : comb.x_before;
+    comb.x_before = last;
+    float power = 1.0f;
+#pragma unroll
+    for (int j = 0; j < kPhases; ++j) {
+        state = out[j] + d * (state - out[j]);
+        in[j] += feedback * state;
+        power *= d;
+    }
+    float scan = state - out[kPhases - 1];
+    if (quad == 0) scan += power * comb.deviation;
+#pragma unroll
+    for (int level = 0; level < kLevels; ++level) {
+        const float before = __shfl_up_sync(kAll, scan, 1 << level, width);
+        if (quad >= 1 << level) scan += power * before;
+        power *= power;
+    }
+    const float ends = fa_reverb_rotate(scan, lane, width);
+    float deviation = feedback * (quad ? ends : comb.deviation);
+    comb.deviation = ends;
+#pragma unroll
+    for (int j = 0; j < kPhases; ++j) {
+        deviation *= d;
+        in[j] += deviation;
+    }
+}
+
+// A warp's four combs: `width` lanes for each, so that with 16 lanes two of them wait for a second turn.
+template <int kPhases>
+__device__ __forceinline__ void fa_reverb_combs(FaReverbShared& shared, float* lines, const FaReverbPlan& plan,
+                                                int warp, int lane) {
+    const int side = warp / (kCombWarps / kSides), width = plan.width, quad = lane & (width - 1);
+    const int turns = width == 16 ? 2 : 1,
+              heard_side = plan.mode == kReverbPair || plan.mode == kReverbMixed ? side : 0;
+    FaReverbComb<kPhases> combs[2];
+    bool used[2];
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+        const int comb = k * 2 + lane / width;
+        used[k] = k < turns && comb < kWarpCombs;
+        const int line = used[k] ? warp % (kCombWarps / kSides) * kWarpCombs + comb : 0;
+        const int delay = shared.delays[side][line];
+        combs[k].ring = lines + fa_reverb_offset(shared, side, line, kPhases);
+        combs[k].capacity = delay / kPhases + 1;
+        combs[k].at = quad;
+        combs[k].rest = delay % kPhases;
+        combs[k].x_before = combs[k].deviation = 0.0f;
+    }
+    for (long long step = 0; step < plan.steps; ++step) {
+        const float* heard = shared.heard[step & 1][heard_side];
+        float out[2][kPhases], in[2][kPhases], sum[kPhases];
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+#pragma unroll
+            for (int j = 0; j < kPhases; ++j) {
+                out[k][j] = 0.0f;
+                in[k][j] = heard[j * kPhaseStride + quad];
+            }
+            if (used[k]) combs[k].read(out[k]);
+        }
+        __syncwarp();  // a lane writes what its neighbour has read
+#pragma unroll
+        for (int k = 0; k < 2; ++k) {
+            if (k >= turns) continue;
+            fa_reverb_damp<kPhases>(combs[k], out[k], in[k], plan.damping, plan.feedback, lane, width);
+            if (used[k]) combs[k].write(in[k], width);
+        }
+#pragma unroll
+        for (int j = 0; j < kPhases; ++j) {
+            sum[j] = out[0][j] + out[1][j];
+            for (int distance = width; distance < kWarp; distance *= 2) {
+                sum[j] += __shfl_xor_sync(kAll, sum[j], distance);
+            }
+            if (lane < width) shared.sums[step & 1][side][warp % 2][j * kPhaseStride + quad] = sum[j];
+        }
+        __syncthreads();
+    }
+}
+
+// The allpasses of a side, on rings of their own lengths: the slot read for a sample is the slot written for it.
+template <int kPhases>
+__device__ __forceinline__ void fa_reverb_allpasses(FaReverbShared& shared, float* lines, const FaReverbPlan& plan,
+                                                    int side, int lane) {
+    const int size = plan.width * kPhases;
+    float* rings[kReverbAllpasses];
+    int delays[kReverbAllpasses], at[kReverbAllpasses];
+#pragma unroll
+    for (int i = 0; i < kReverbAllpasses; ++i) {
+        rings[i] = lines + fa_reverb_offset(shared, side, kReverbCombs + i, kPhases);
+        delays[i] = shared.delays[side][kReverbCombs + i];
+        at[i] = 0;
+    }
+    for (long long step = 0; step < plan.steps; ++step) {
+#pragma unroll
+        for (int n = lane; n < kStep; n += kWarp) {
+            if (n >= size) continue;
+            const float* sums = shared.sums[step & 1][side][0];
+            float value = sums[fa_reverb_at<kPhases>(n)] + sums[4 * kPhaseStride + fa_reverb_at<kPhases>(n)];
+#pragma unroll
+            for (int i = 0; i < kReverbAllpasses; ++i) {
+                const int slot = at[i] + n < delays[i] ? at[i] + n : at[i] + n - delays[i];
+                const float out = rings[i][slot];
+                rings[i][slot] = value + 0.5f * out;
+                value = out - value;
+            }
+            shared.wet[step & 1][side][n] = value * plan.wet_gain;
+        }
 #pragma unroll
         for (int i = 0; i < kReverbAllpasses; ++i) {
-            FaReverbRing& ring = rings[i];
-            const int slot = ring.slot(lane);
-            const float out = ring.buffer[slot];
-            ring.buffer[slot] = value + 0.5f * out;
-            value = out - value;
-            ring.position = ring.slot(size);
+            at[i] += size;
+            at[i] = at[i] < delays[i] ? at[i] : at[i] - delays[i];
         }
-        shared.wet[block & 1][side][lane] = value * c.wet_gain;
+        __syncthreads();
     }
+}
+
+// What a loading warp holds from one of its turns to the next: two samples a lane, of both channels.
+struct FaReverbHeld {
+    float heard[kSides][2], dry[kSides][2];
 };
 
-__device__ __forceinline__ int fa_reverb_prepare(FaReverbShared& shared, float* lines, const FaReverbSettings& s,
-                                                 int mode, double rate, int sides) {
+// Samples t of both channels, 0 outside.
+__device__ __forceinline__ void fa_reverb_load(const FaReverbPlan& plan, const float* in, long long t, float& left,
+                                               float& right) {
+    left = right = 0.0f;
+    if (t < 0 || t >= plan.length) return;
+    left = right = fa_reverb_limit(FA_LD(in + t), plan.clip);
+    if (plan.channels == 2) right = fa_reverb_limit(FA_LD(in + plan.length + t), plan.clip);
+}
+
+// A turn in step `step`: writes the output of two steps ago, hands out what the combs hear in the next step, and loads
+// for the next turn.
+template <int kPhases>
+__device__ __forceinline__ void fa_reverb_turn(FaReverbShared& shared, const FaReverbPlan& plan, FaReverbHeld& held,
+                                               const float* in, float* out, long long step, int lane) {
+    const int size = plan.width * kPhases;
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+        const int n = lane + k * kWarp;
+        if (n >= size) continue;
+        const long long t = (step - 2) * size + n;
+        if (t >= 0 && t < plan.length) {
+            const float wet0 = shared.wet[step & 1][0][n], wet1 = shared.wet[step & 1][plan.sides - 1][n];
+            FA_ST(out + t, fa_reverb_output(plan.mode, 0, held.dry[0][k], wet0, wet1, plan.clip));
+            if (plan.channels == 2) {
+                FA_ST(out + plan.length + t, fa_reverb_output(plan.mode, 1, held.dry[1][k], wet0, wet1, plan.clip));
+            }
+        }
+        shared.heard[(step + 1) & 1][0][fa_reverb_at<kPhases>(n)] = held.heard[0][k];
+        shared.heard[(step + 1) & 1][1][fa_reverb_at<kPhases>(n)] = held.heard[1][k];
+        float left, right;
+        fa_reverb_load(plan, in, (step + 1 + kTurns) * size + n - plan.pre_delay, left, right);
+        held.heard[0][k] = fa_reverb_input(plan.mode, 0, left, right);
+        held.heard[1][k] = fa_reverb_input(plan.mode, 1, left, right);
+        if (!plan.wet_only) {
+            fa_reverb_load(plan, in, (step - 2 + kTurns) * size + n, held.dry[0][k], held.dry[1][k]);
+        }
+    }
+}
+
+// One unit. Every warp passes the same number of barriers: 1 + kTurns before its first step or after its last.
+template <int kPhases>
+__device__ __forceinline__ void fa_reverb_unit(FaReverbShared& shared, float* lines, const FaReverbPlan& plan,
+                                               const float* in, float* out) {
+    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+    const long long first = -1 - kTurns, end = plan.steps + 2;  // of the loading warps
+    if (warp < kCombWarps) {
+        for (long long step = first; step < 0; ++step) __syncthreads();
+        if (warp / (kCombWarps / kSides) < plan.sides) {
+            fa_reverb_combs<kPhases>(shared, lines, plan, warp, lane);
+        } else {
+            for (long long step = 0; step < plan.steps; ++step) __syncthreads();
+        }
+        for (long long step = plan.steps; step < end; ++step) __syncthreads();
+    } else if (warp < kCombWarps + kSides) {
+        for (long long step = first; step < 1; ++step) __syncthreads();
+        if (warp - kCombWarps < plan.sides) {
+            fa_reverb_allpasses<kPhases>(shared, lines, plan, warp - kCombWarps, lane);
+        } else {
+            for (long long step = 0; step < plan.steps; ++step) __syncthreads();
+        }
+        for (long long step = plan.steps + 1; step < end; ++step) __syncthreads();
+    } else {
+        FaReverbHeld held = {};
+        for (long long step = first; step < end; ++step) {
+            if ((step & (kTurns - 1)) == warp - kCombWarps - kSides) {
+                fa_reverb_turn<kPhases>(shared, plan, held, in, out, step, lane);
+            }
+            __syncthreads();
+        }
+    }
+}
+
+// Computes coefficients (by one thread: they take double precision) and delays; returns the longest step that no line
+// is shorter than: a power of two.
+__device__ __forceinline__ int fa_reverb_prepare(FaReverbShared& shared, const FaReverbSettings& s, int mode,
+                                                 double rate, int sides) {
     for (int i = threadIdx.x; i < sides * kReverbLines; i += blockDim.x) {
         const int side = mode == kReverbPair ? 0 : i / kReverbLines;
         shared.delays[i / kReverbLines][i % kReverbLines] = fa_reverb_delay(i % kReverbLines, side, s, rate);
     }
+    if (threadIdx.x == blockDim.x - 1) shared.coefficients = fa_reverb_coefficients(s, rate);
     __syncthreads();
-    int total = 0, shortest = 2 * kStep;
+    int size = kStep;
     for (int i = 0; i < sides * kReverbLines; ++i) {
-        const int delay = shared.delays[i / kReverbLines][i % kReverbLines];
-        total += delay;
-        shortest = fa_min(shortest, delay);
+        while (size > shared.delays[i / kReverbLines][i % kReverbLines]) size /= 2;
     }
-    for (int i = threadIdx.x; i < total; i += blockDim.x) lines[i] = 0.0f;
-    __syncthreads();
-    return shortest / 2;
+    return size;
 }
 
-// x, y: (rows, channels, length). settings: (rows, 6). Grid: rows * ceil(channels / 2) blocks of 576 threads: warps
-// 0..15 are combs, 16 and 17 allpasses and output. scratch: null, or scratch_stride floats for each block.
-extern "C" __global__ void __launch_bounds__(576)
-    fa_reverb_kernel(const float* x, float* y, const float* settings, const unsigned char* active, float* scratch,
-                     long long scratch_stride, long long channels, long long length, double rate, int wet_only,
-                     int clip, int adjoint) {
-    __shared__ FaReverbShared shared;
-    FA_DYNAMIC_SHARED(float, dynamic);
-    const long long units = (channels + 1) / 2, row = blockIdx.x / units, first = blockIdx.x % units * 2;
-    const bool two = first + 1 < channels;
-    const float* in = x + (row * channels + first) * length;
-    float* out = y + (row * channels + first) * length;
-    if (active && !active[row]) {
-        for (long long i = threadIdx.x; i < (two ? 2 : 1) * length; i += blockDim.x) FA_ST(out + i, FA_LD(in + i));
+// x, y: (rows, channels, length). settings: (rows, 6).
+struct FaReverbArguments {
+    const float* x;
+    float* y;
+    const float* settings;
+    const unsigned char* active;
+    long long channels, length;
+    double rate;
+    int wet_only, clip, adjoint;
+};
+
+template <bool kShortDelays>
+__device__ __forceinline__ void fa_reverb_block(FaReverbShared& shared, float* lines, const FaReverbArguments& a) {
+    const long long units = (a.channels + 1) / 2, row = blockIdx.x / units, first = blockIdx.x % units * 2;
+    const bool two = first + 1 < a.channels;
+    const float* in = a.x + (row * a.channels + first) * a.length;
+    float* out = a.y + (row * a.channels + first) * a.length;
+    if (a.active && !a.active[row]) {
+        for (long long i = threadIdx.x; i < (two ? 2 : 1) * a.length; i += blockDim.x) FA_ST(out + i, FA_LD(in + i));
         return;
     }
-    const float* p = settings + 6 * row;
-    const FaReverbSettings s = {p[0], p[1], p[2], channels > 2 ? 0.0f : p[3], p[4], p[5]};
-    const FaReverbCoefficients c = fa_reverb_coefficients(s, rate);
-    const int mode = fa_reverb_mode(s.stereo_depth > 0.0f, two, adjoint);
+    const float* p = a.settings + 6 * row;
+    const FaReverbSettings s = {p[0], p[1], p[2], a.channels > 2 ? 0.0f : p[3], p[4], p[5]};
+    const int mode = fa_reverb_mode(s.stereo_depth > 0.0f, two, a.adjoint);
     const int sides = mode == kReverbSingle ? 1 : 2;
-    const FaReverbUnit unit = {in, two ? in + length : in, length, mode, clip};
-    float* lines = scratch ? scratch + blockIdx.x * scratch_stride : dynamic;
-    const int size = fa_reverb_prepare(shared, lines, s, mode, rate, sides);
+    const int size = fa_reverb_prepare(shared, s, mode, a.rate, sides), phases = size >= 4 ? 4 : 1;
+    const FaReverbCoefficients& c = shared.coefficients;
+    const FaReverbPlan plan = {a.length,    (a.length + size - 1) / size,
+                               c.damping,   c.feedback,
+                               c.wet_gain,  c.pre_delay,
+                               mode,        sides,
+                               two ? 2 : 1, a.clip,
+                               a.wet_only,  size / phases};
+    const int numbers = fa_reverb_offset(shared, sides - 1, kReverbLines, phases);
+    for (int i = threadIdx.x; i < numbers; i += blockDim.x) lines[i] = 0.0f;
+    __syncthreads();
+    if constexpr (kShortDelays) {
+        if (phases == 1) {
+            fa_reverb_unit<1>(shared, lines, plan, in, out);
+            return;
+        }
+    }
+    fa_reverb_unit<4>(shared, lines, plan, in, out);
+}
 
-    const int lane = threadIdx.x % kStep, warp = threadIdx.x / kStep;
-    const bool is_comb = warp < kSides * kReverbCombs;
-    const int side = is_comb ? warp / kReverbCombs : warp - kSides * kReverbCombs;
-    FaReverbComb comb = {{lines, 1, 0}, 0.0f, 0.0f};
-    FaReverbAllpasses chain = {};
-    if (side < sides && is_comb) comb.ring = fa_reverb_ring(shared, lines, side, warp % kReverbCombs);
-    if (side < sides && !is_comb) {
-#pragma unroll
-        for (int i = 0; i < kReverbAllpasses; ++i) {
-            chain.rings[i] = fa_reverb_ring(shared, lines, side, kReverbCombs + i);
-        }
-    }
-    const long long steps = (length + size - 1) / size;
-    for (long long step = 0; step < steps + 2; ++step) {
-        if (is_comb) {
-            if (side < sides && step < steps) {
-                comb.step(shared, unit, c, side, warp % kReverbCombs, lane, size, step);
-            }
-        } else {
-            const long long t = (step - 2) * size + lane;
-            if (step >= 2 && side < (two ? 2 : 1) && lane < size && t < length) {
-                const float* wet0 = shared.wet[step & 1][0];
-                const float* wet1 = shared.wet[step & 1][sides - 1];
-                const float dry = wet_only ? 0.0f : fa_reverb_limit(FA_LD(in + side * length + t), clip);
-                FA_ST(out + side * length + t, fa_reverb_output(mode, side, dry, wet0[lane], wet1[lane], clip));
-            }
-            if (side < sides && step >= 1 && step <= steps) chain.step(shared, c, side, lane, size, step - 1);
-        }
-        __syncthreads();
-    }
+// Grid: rows * ceil(channels / 2) blocks of 256 threads: warps 0 to 3 are combs, 4 and 5 allpasses, 6 and 7 load and
+// store. Delay lines in dynamic shared memory. No delay may be shorter than 4 samples.
+extern "C" __global__ void __launch_bounds__(kThreads, 4)
+    fa_reverb_kernel(const float* x, float* y, const float* settings, const unsigned char* active, long long channels,
+                     long long length, double rate, int wet_only, int clip, int adjoint) {
+    __shared__ FaReverbShared shared;
+    FA_DYNAMIC_SHARED(float, lines);
+    fa_reverb_block<false>(shared, lines, {x, y, settings, active, channels, length, rate, wet_only, clip, adjoint});
+}
+
+// The same with delay lines in global memory, `stride` floats for each block, and any delay.
+extern "C" __global__ void __launch_bounds__(kThreads)
+    fa_reverb_scratch_kernel(const float* x, float* y, const float* settings, const unsigned char* active,
+                             float* scratch, long long stride, long long channels, long long length, double rate,
+                             int wet_only, int clip, int adjoint) {
+    __shared__ FaReverbShared shared;
+    fa_reverb_block<true>(shared, scratch + blockIdx.x * stride,
+                          {x, y, settings, active, channels, length, rate, wet_only, clip, adjoint});
 }

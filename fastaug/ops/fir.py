@@ -27,7 +27,7 @@ def windowed_sinc(
 
     The filter has ``2 * int(zeros / cutoff / 2) + 1`` taps, a Hann-windowed sinc of unit gain at 0 Hz; the first and
     last samples are repeated outside the signal. On the CPU, filters above some 50 taps go through an FFT, in blocks of
-    256 to 16384 samples: their rounding error is 1e-7 of the loudest sample of such a block.
+    256 to 16384 samples: their rounding error is 1e-7 of the loudest samples of their channel.
 
     Args:
         x: (B, C, T) float32.

@@ -102,7 +102,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     if ctx.mode == SIGMA:
         return gradient, None, along.float(), *nothing
     wide = x.double() if inside is None else torch.where(inside, x.double(), 0.0)
-    n = x.shape[1] * (x.shape[2] if lengths is None else lengths.clamp(0, x.shape[2])[:, None, None])
+    n = x.shape[1] * (x.shape[2] if lengths is None else lengths.clamp(1, x.shape[2])[:, None, None])
     if ctx.mode == SNR_DB:
         ratio = torch.exp(-_DB * level)
         size = (wide.square().sum((1, 2), keepdim=True) / n).sqrt()
@@ -110,7 +110,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     else:
         ratio, centred = level, wide - wide.sum((1, 2), keepdim=True) / n
         centred = centred if inside is None else torch.where(inside, centred, 0.0)
-        degrees = max(n - 1, 1) if isinstance(n, int) else (n - 1).clamp(min=1)
+        degrees = max(n - 1, 1) if lengths is None else (n - 1).clamp(min=1)
         size = (centred.square().sum((1, 2), keepdim=True) / degrees).sqrt()
         slope, of_level = centred / (degrees * size), size[:, 0, 0]
     # The gradient of a norm at 0 is taken as 0, as torch.norm does.

@@ -11,10 +11,12 @@ from fastaug.ops._library import active_rows, check_samples, define, direct, nat
 
 __all__ = ["reverb"]
 
-_THREADS = 576  # of csrc/cuda/reverb.cu: 16 comb and 2 allpass warps
-_STATIC_SHARED = 4 * (2 * 12 + 2 * 2 * 8 * 32 + 2 * 2 * 32)  # FaReverbShared
-#: Delay lines at 44.1 kHz in the largest room, fully detuned.
-_LONGEST = [length + 12 for length in (1116, 1188, 1277, 1356, 1422, 1491, 1557, 1617, 225, 341, 441, 556)]
+_THREADS = 256  # of csrc/cuda/reverb.cu
+_STATIC_SHARED = 5760  # bytes: FaReverbShared
+#: Hz from which no delay is shorter than 4 samples, in the smallest room: 0.1 * 1116 * rate / 44100 + 0.5 >= 4.
+_QUADS_FROM = 1400
+#: Delay lines at 44.1 kHz in the largest room. The other side's are 12 samples longer and shorter, by turns.
+_LENGTHS = (1116, 1188, 1277, 1356, 1422, 1491, 1557, 1617, 225, 341, 441, 556)
 
 
 def reverb(
@@ -48,9 +50,9 @@ def reverb(
         inplace: the result may be written into `x`, which is then returned: a permission, not a promise.
 
     Returns:
-        (B, C, T) float32, a new tensor unless `inplace`. A NaN rings on to the end of its own example, in no other (so does an Inf
-        that is not clipped). Differentiable in `x` with ``clip=False``; a
-        clipped call raises RuntimeError in the backward pass.
+        (B, C, T) float32, a new tensor unless `inplace`. A NaN rings on to the end of its own example, in no other (so
+        does an Inf that is not clipped). Differentiable in `x` with ``clip=False``; a clipped call raises RuntimeError
+        in the backward pass.
 
     Raises:
         TypeError: `x` is not float32 or `active` not bool.
@@ -118,12 +120,21 @@ def _cuda(
     blocks = rows * -(-channels // 2)
     if x.numel() == 0:
         return y
-    floats = 2 * sum(int(rate / 44100 * longest + 0.5) for longest in _LONGEST)
-    fits = 4 * floats + _STATIC_SHARED <= _shared_bytes(x.device)
-    scratch = None if fits else x.new_empty(blocks, floats)
-    args = (x, y, settings, active, scratch, floats, channels, length, rate, int(wet_only), int(clip), int(adjoint))
-    launch("reverb.cu", "fa_reverb_kernel", (blocks,), (_THREADS,), args, shared_bytes=4 * floats if fits else 0)
+    floats = _line_floats(rate)
+    head = (x, y, settings, active)
+    tail = (channels, length, rate, int(wet_only), int(clip), int(adjoint))
+    if rate >= _QUADS_FROM and 4 * floats + _STATIC_SHARED <= _shared_bytes(x.device):
+        launch("reverb.cu", "fa_reverb_kernel", (blocks,), (_THREADS,), (*head, *tail), shared_bytes=4 * floats)
+    else:
+        scratch = x.new_empty(blocks, floats)
+        args = (*head, scratch, floats, *tail)
+        launch("reverb.cu", "fa_reverb_scratch_kernel", (blocks,), (_THREADS,), args)
     return y
+
+
+def _line_floats(rate: float) -> int:
+    """Room for the delay lines of both sides in the kernel, whatever the settings: see fa_reverb_room there."""
+    return 2 * sum(int(rate / 44100 * length) + 1 + 8 for length in _LENGTHS)
 
 
 def _shared_bytes(device: torch.device) -> int:

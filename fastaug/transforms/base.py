@@ -49,6 +49,8 @@ def params_to(params: Params, device: torch.device) -> Params:
                 leaves.append(value)
 
     collect(params)
+    if not leaves:
+        return params
     moved = iter(_copy_together(leaves, device))
 
     def rebuild(node: Params) -> Params:
@@ -57,7 +59,7 @@ def params_to(params: Params, device: torch.device) -> Params:
             for name, value in node.items()
         }
 
-    return rebuild(params) if leaves else params
+    return rebuild(params)
 
 
 def _copy_together(leaves: list[Tensor], device: torch.device) -> list[Tensor]:
