@@ -51,13 +51,15 @@ def shares(rate: int, g: Granule, band: int) -> tuple[float, float] | None:
     return 1.0, base ** (position // 2)
 
 
-def stereo(frame: Frame, right: Granule, l: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def stereo(frame: Frame, right: Granule, mid: np.ndarray, side: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """2.4.3.4.9: intensity above the last band of the right channel that is not zero, in each window; else MS."""
-    out_l, out_r = ((l + r) / np.sqrt(2), (l - r) / np.sqrt(2)) if frame.ms else (l.copy(), r.copy())
+    out_l, out_r = ((mid + side) / np.sqrt(2), (mid - side) / np.sqrt(2)) if frame.ms else (mid.copy(), side.copy())
     if not frame.intensity:
         return out_l, out_r
     found = bands(frame.rate, right.kind)
-    last = {w: max((b for b, (i, j, v) in enumerate(found) if v == w and r[i:j].any()), default=-1) for w in range(4)}
+    last = {
+        w: max((b for b, (i, j, v) in enumerate(found) if v == w and side[i:j].any()), default=-1) for w in range(4)
+    }
     for b, (i, j, w) in enumerate(found):
         windows = 1 if w == 3 else 3
         long_below_short = w == 3 and max(last[v] for v in range(3)) >= 0
@@ -66,7 +68,7 @@ def stereo(frame: Frame, right: Granule, l: np.ndarray, r: np.ndarray) -> tuple[
         # The last band has no factor; it takes that of the band before.
         share = shares(frame.rate, right, b - windows if b >= len(found) - windows else b)
         if share is not None:
-            out_l[i:j], out_r[i:j] = share[0] * l[i:j], share[1] * l[i:j]
+            out_l[i:j], out_r[i:j] = share[0] * mid[i:j], share[1] * mid[i:j]
     return out_l, out_r
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -156,7 +157,7 @@ def _main_data(rate: int, g: Granule, shared: int, intensity: bool) -> tuple[Bit
     if g.big is None and some.size and some[-1] >= LINES - (LINES - 2 * big) % 4:
         big += 1  # quadruples end two lines short of it
     edges = [0, *(min(n, 2 * big) for n in _region_edges(rate, g)), 2 * big]
-    parts = [lines[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [lines[a:b] for a, b in itertools.pairwise(edges)]
     tables = list(g.tables) if g.tables is not None else [_table_for(part) for part in parts]
     for part, number in zip(parts, tables, strict=False):
         if number:

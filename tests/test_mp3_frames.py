@@ -224,11 +224,13 @@ def test_each_position_of_mpeg_1(position: int, ms: bool) -> None:
     right = Granule(compress=13, factors=[position] * 21)
     granule = [Granule(spectrum(1, 576), 188), right]
     got = check([Frame([granule, granule], 0, ms=ms, intensity=True)])
-    l, r = np.sqrt((got**2).sum(1))
+    loud_left, loud_right = np.sqrt((got**2).sum(1))
     if position == 7:
-        assert r == pytest.approx(l) if ms else r == 0
+        assert loud_right == pytest.approx(loud_left) if ms else loud_right == 0
     else:
-        assert r / (l + r) == pytest.approx(1 / (1 + np.tan(position * np.pi / 12)) if position < 6 else 0, abs=1e-5)
+        assert loud_right / (loud_left + loud_right) == pytest.approx(
+            1 / (1 + np.tan(position * np.pi / 12)) if position < 6 else 0, abs=1e-5
+        )
 
 
 LSF_INTENSITY = [2 * (36 * 4 + 6 * 3 + 2), 2 * (180 + 16 * 3 + 4 * 2 + 1), 2 * (244 + 3 * 2 + 2)]
@@ -247,9 +249,7 @@ def test_intensity_of_the_lower_rates(compress: int, scale: int, block: int, mix
 @pytest.mark.parametrize("ms", [False, True])
 @pytest.mark.parametrize(("block", "mixed"), KINDS)
 @pytest.mark.parametrize("compress", [*LSF_INTENSITY, 0, 1, 2 * 36, 2 * 216, 2 * 244])
-def test_positions_of_the_lower_rates_that_no_decoder_refuses(
-    compress: int, block: int, mixed: bool, ms: bool
-) -> None:
+def test_positions_of_the_lower_rates_that_no_decoder_refuses(compress: int, block: int, mixed: bool, ms: bool) -> None:
     """Sizes of 0 bits too, whose 0 is a position. Mixed blocks: FFmpeg and not mpg123, which differs there."""
     frames = []
     for f in intensity_frames(4, block, mixed, ms, compress, range(6)):
