@@ -4,7 +4,7 @@
 #pragma once
 
 #include "../fa_simd.h"
-#include "mp3_tables.h"
+#include "mp3_lines.h"
 
 constexpr int kMp3History = 15;  // slots of 32 samples that the window reaches back
 
@@ -32,6 +32,67 @@ FA_HD void fa_fill(FaLanes<Piece>& value, float x) {
 template <class Piece>
 FA_HD void fa_add_scaled(FaLanes<Piece>& sum, const FaLanes<Piece>& a, float factor) {
     for (int i = 0; i < sum.kPieces; ++i) sum.piece[i] = fa_fma(a.piece[i], Piece{} + factor, sum.piece[i]);
+}
+
+#if defined(__clang__)
+#define FA_MP3_REVERSED(a, ...) __builtin_shufflevector(a, a, __VA_ARGS__)
+#else
+#define FA_MP3_REVERSED(a, ...) __builtin_shuffle(a, decltype(a < a){__VA_ARGS__})
+#endif
+FA_HD fa_float4 fa_mp3_reversed(const fa_float4& a) { return FA_MP3_REVERSED(a, 3, 2, 1, 0); }
+FA_HD fa_float8 fa_mp3_reversed(const fa_float8& a) { return FA_MP3_REVERSED(a, 7, 6, 5, 4, 3, 2, 1, 0); }
+FA_HD fa_float16 fa_mp3_reversed(const fa_float16& a) {
+    return FA_MP3_REVERSED(a, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+}
+
+// n^(4/3) with its sign for sixteen n of -15 to 15.
+template <class Piece>
+FA_HD void fa_mp3_small_powers(const FaMp3Tables& t, const int16_t* lines, FaLanes<Piece>& out) {
+#if !defined(__clang__)  // has no shuffle by a variable
+    typedef int32_t Integers __attribute__((vector_size(64)));
+    typedef int16_t Shorts __attribute__((vector_size(32)));
+    if constexpr (sizeof(Piece) == 64) {
+        Shorts shorts;
+        memcpy(&shorts, lines, sizeof shorts);
+        const Integers value = __builtin_convertvector(shorts, Integers), sign = value >> 31;
+        fa_float16 table;
+        memcpy(&table, t.power, sizeof table);
+        table = __builtin_shuffle(table, (value ^ sign) - sign);
+        Integers bits;
+        memcpy(&bits, &table, sizeof bits);
+        bits |= sign & INT32_MIN;
+        memcpy(&out, &bits, sizeof out);
+        return;
+    }
+#endif
+    float powers[16];
+    for (int i = 0; i < 16; ++i) powers[i] = t.small_power[(lines[i] + 16) & 31];
+    fa_get(powers, out);
+}
+
+// As fa_mp3_requantise; memory behind `lines` and `out` is read and written up to the next sixteen. No line behind
+// `large` is above 15.
+template <class Piece>
+FA_HD void fa_mp3_requantise_lanes(const FaMp3Tables& t, const FaMp3Granule& g, int rate, const FaMp3Factors& f,
+                                   const int16_t* lines, int count, int large, bool ms, float* out) {
+    const uint16_t* first = t.first[g.kind][rate];
+    alignas(64) float gains[kMp3Lines + 16];
+    FaLanes<Piece> gain, power;
+    for (int b = 0; b < t.bands[g.kind][rate] && first[b] < count; ++b) {
+        fa_fill(gain, fa_mp3_gain(t, fa_mp3_quarters(t, g, f, b, t.window[g.kind][rate][b], ms)));
+        for (int i = first[b]; i < first[b + 1]; i += 16) fa_put(gains + i, gain);
+    }
+    for (int i = 0; i < count; i += 16) {
+        fa_mp3_small_powers(t, lines + i, power);
+        fa_get(gains + i, gain);
+        for (int p = 0; p < power.kPieces; ++p) power.piece[p] = power.piece[p] * gain.piece[p];
+        fa_put(out + i, power);
+    }
+    for (int i = 0; i < large; ++i) {
+        if (lines[i] > 15 || lines[i] < -15) out[i] = fa_mp3_power(t, lines[i]) * gains[i];
+    }
+    fa_fill(power, 0.0f);
+    for (int i = (count + 15) & ~15; i < kMp3Lines; i += 16) fa_put(out + i, power);
 }
 
 // rows (18, 32): coefficient, subband. Butterflies between subbands below `subbands`.
@@ -148,14 +209,17 @@ FA_HD void fa_mp3_add_products(FaLanes<Piece>& sum, const FaLanes<Piece>& a, con
     for (int p = 0; p < sum.kPieces; ++p) sum.piece[p] = fa_fma(a.piece[p], b.piece[p], sum.piece[p]);
 }
 
-constexpr int kMp3Together = 2;  // slots that share the loads of the constants
+// How many slots share the loads of the constants: as many as have registers for their sums.
+template <class Piece>
+constexpr int kMp3Together = sizeof(Piece) == 64 ? 6 : 2;
 
 // A and B of kMp3Together slots, each from its 32 subband samples.
 template <class Piece>
 FA_HD void fa_mp3_matrix(const FaMp3Tables& t, const float (*s)[32], float (*v)[3][16]) {
-    float pairs[kMp3Together][32];
-    FaLanes<Piece> a[kMp3Together], b[kMp3Together];
-    for (int slot = 0; slot < kMp3Together; ++slot) {
+    constexpr int kSlots = kMp3Together<Piece>;
+    float pairs[kSlots][32];
+    FaLanes<Piece> a[kSlots], b[kSlots];
+    for (int slot = 0; slot < kSlots; ++slot) {
         fa_mp3_pairs_of_subbands(s[slot], pairs[slot]);
         fa_fill(a[slot], 0.0f);
         fa_fill(b[slot], 0.0f);
@@ -164,7 +228,7 @@ FA_HD void fa_mp3_matrix(const FaMp3Tables& t, const float (*s)[32], float (*v)[
         FaLanes<Piece> to_a, to_b, x;
         fa_get(t.matrix[0][k], to_a);
         fa_get(t.matrix[1][k], to_b);
-        for (int slot = 0; slot < kMp3Together; ++slot) {
+        for (int slot = 0; slot < kSlots; ++slot) {
             double pair;
             memcpy(&pair, pairs[slot] + 2 * k, sizeof pair);
             const fa_double8 wide = {pair, pair, pair, pair, pair, pair, pair, pair};
@@ -173,7 +237,7 @@ FA_HD void fa_mp3_matrix(const FaMp3Tables& t, const float (*s)[32], float (*v)[
             fa_mp3_add_products(b[slot], x, to_b);
         }
     }
-    for (int slot = 0; slot < kMp3Together; ++slot) {
+    for (int slot = 0; slot < kSlots; ++slot) {
         fa_put(v[slot][0], a[slot]);
         fa_put(v[slot][1], b[slot]);
         fa_put(v[slot][2], b[slot]);
@@ -185,8 +249,9 @@ FA_HD void fa_mp3_matrix(const FaMp3Tables& t, const float (*s)[32], float (*v)[
 // …
 template <class Piece>
 FA_HD void fa_mp3_window(const FaMp3Tables& t, const float (*v)[3][16], float* out) {
-    FaLanes<Piece> low[kMp3Together], high[kMp3Together];
-    for (int slot = 0; slot < kMp3Together; ++slot) {
+    constexpr int kSlots = kMp3Together<Piece>;
+    FaLanes<Piece> low[kSlots], high[kSlots];
+    for (int slot = 0; slot < kSlots; ++slot) {
         fa_fill(low[slot], 0.0f);
         fa_fill(high[slot], 0.0f);
     }
@@ -196,7 +261,7 @@ FA_HD void fa_mp3_window(const FaMp3Tables& t, const float (*v)[3][16], float* o
         fa_get(t.taps[0][i][1], low_b);
         fa_get(t.taps[1][i][0], high_a);
         fa_get(t.taps[1][i][1], high_b);
-        for (int slot = 0; slot < kMp3Together; ++slot) {
+        for (int slot = 0; slot < kSlots; ++slot) {
             const float (*even)[16] = v[slot - 2 * i], (*odd)[16] = v[slot - 2 * i - 1];
             fa_get(even[0], x);
             fa_mp3_add_products(low[slot], x, low_a);
@@ -207,20 +272,22 @@ FA_HD void fa_mp3_window(const FaMp3Tables& t, const float (*v)[3][16], float* o
             fa_mp3_add_products(high[slot], x, high_b);
         }
     }
-    for (int slot = 0; slot < kMp3Together; ++slot) {
-        float mirrored[16], *to = out + 32 * slot;
+    for (int slot = 0; slot < kSlots; ++slot) {
+        float* to = out + 32 * slot;
+        FaLanes<Piece> mirrored;  // for elements 17 to 32; the next slot writes over the last one
+        for (int p = 0; p < mirrored.kPieces; ++p)
+            mirrored.piece[p] = fa_mp3_reversed(high[slot].piece[mirrored.kPieces - 1 - p]);
         fa_put(to, low[slot]);
-        fa_put(mirrored, high[slot]);
-        to[16] = mirrored[0];
-        for (int lane = 1; lane < 16; ++lane) to[32 - lane] = mirrored[lane];
+        fa_put(to + 17, mirrored);
+        to[16] = high[slot].piece[0][0];
     }
 }
 
-// rows (18, 32) of subband samples become 576 samples at full scale 1.
+// rows (18, 32) of subband samples become 576 samples at full scale 1; one more element of `out` is written.
 template <class Piece>
 FA_HD void fa_mp3_synthesis(const FaMp3Tables& t, const float (*rows)[32], FaMp3State& state, float* out) {
     float (*now)[3][16] = state.v + kMp3History;
-    for (int slot = 0; slot < 18; slot += kMp3Together) fa_mp3_matrix<Piece>(t, rows + slot, now + slot);
-    for (int slot = 0; slot < 18; slot += kMp3Together) fa_mp3_window<Piece>(t, now + slot, out + 32 * slot);
+    for (int slot = 0; slot < 18; slot += kMp3Together<Piece>) fa_mp3_matrix<Piece>(t, rows + slot, now + slot);
+    for (int slot = 0; slot < 18; slot += kMp3Together<Piece>) fa_mp3_window<Piece>(t, now + slot, out + 32 * slot);
     memmove(state.v, state.v + 18, kMp3History * sizeof state.v[0]);
 }

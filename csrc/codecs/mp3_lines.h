@@ -2,7 +2,12 @@
 // (ISO 11172-3 clauses 2.4.3.4.4 to 2.4.3.4.7; ISO 13818-3 clause 2.4.3.2), and stereo (2.4.3.4.9).
 #pragma once
 
+#include "bits.h"
 #include "mp3_frame.h"
+
+constexpr int kMp3Overrun = 2048;  // 288 pairs of 47 bits and a window
+
+constexpr int kMp3NoPosition = 255;  // no factor has this value
 
 struct FaMp3Factors {
     uint8_t value[40];        // by band in stream order
@@ -50,13 +55,14 @@ FA_HD void fa_mp3_factors_2(FaMp3Bits& bits, const FaMp3Tables& t, FaMp3Granule&
     }
     int b = 0;
     for (int part = 0; part < 4; ++part) {
-        const int none = (1 << size[part]) - 1;
+        // The largest value is none; without bits there is only 0, a position as any other (mpg123 and FFmpeg agree).
+        const int none = size[part] ? (1 << size[part]) - 1 : kMp3NoPosition;
         for (int i = 0; i < t.lsf_counts[split][g.kind][part]; ++i, ++b) {
             f.value[b] = static_cast<uint8_t>(bits.read(size[part]));
             f.no_position[b] = static_cast<uint8_t>(none);
         }
     }
-    for (; b < 39; ++b) f.value[b] = f.no_position[b] = 0;
+    for (; b < 39; ++b) f.value[b] = 0, f.no_position[b] = kMp3NoPosition;
 }
 
 // Bits in a register, so that one code does not wait for the memory of the next: at least 56 after a refill.
@@ -64,16 +70,10 @@ struct FaMp3Window {
     const uint8_t* next;
     uint64_t cache;  // left aligned
     int count;       // bits in it
-    long long at;    // bit of the stream
 
-    FA_HD void open(const FaMp3Bits& bits) {
-        next = bits.data + (bits.at >> 3);
-        cache = 0;
-        count = 0;
-        at = bits.at;
+    FA_HD explicit FaMp3Window(const FaMp3Bits& bits) : next(bits.data + (bits.at >> 3)), cache(0), count(0) {
         refill();
-        drop(static_cast<int>(at & 7));
-        at = bits.at;
+        drop(static_cast<int>(bits.at & 7));
     }
     FA_HD void refill() {
         cache |= fa_mp3_load(next) >> count;
@@ -83,8 +83,8 @@ struct FaMp3Window {
     FA_HD void drop(int bits) {
         cache <<= bits;
         count -= bits;
-        at += bits;
     }
+    FA_HD long long position(const uint8_t* data) const { return 8 * (next - data) - count; }
 };
 
 FA_HD uint32_t fa_mp3_look_up(const uint32_t* root, uint64_t cache) {
@@ -96,85 +96,128 @@ FA_HD uint32_t fa_mp3_look_up(const uint32_t* root, uint64_t cache) {
     return entry;
 }
 
-// `value` with the sign that the highest bit of `rest` tells; zero has none.
-FA_HD int fa_mp3_signed(int value, uint64_t rest) {
-    const int sign = static_cast<int>(static_cast<int64_t>(rest) >> 63);
-    return (value ^ sign) - sign;
-}
-
-// A value of 15 with its extra bits, and its sign; takes them from the window.
-FA_HD int fa_mp3_long_value(int value, int linbits, FaMp3Window& window) {
-    if (value == 15) {
+// A value, with its extra bits if it is 15 and the table has them, and its sign; takes those from the window.
+FA_HD int16_t fa_mp3_value(int value, int linbits, FaMp3Window& window) {
+    if (value == 0) return 0;
+    if (value == 15 && linbits) {
         value += static_cast<int>(window.cache >> (64 - linbits));
         window.drop(linbits);
     }
-    if (value == 0) return 0;
-    const int result = fa_mp3_signed(value, window.cache);
+    const int sign = static_cast<int>(static_cast<int64_t>(window.cache) >> 63);
     window.drop(1);
-    return result;
+    return static_cast<int16_t>((value ^ sign) - sign);
 }
 
-// Pairs from line n to `stop`, from the table at `root`; returns the line behind the last.
-FA_HD int fa_mp3_pairs(FaMp3Window& window, const uint32_t* root, int linbits, long long end, int16_t* lines, int n,
-                       int stop) {
-    while (n < stop && window.at < end) {
-        window.refill();
-        const uint32_t entry = fa_mp3_look_up(root, window.cache);
-        const int length = entry >> 8 & 31;
-        int x = entry >> 4 & 15, y = entry & 15;
-        if (linbits && (x == 15 || y == 15)) {
-            window.drop(length);
-            x = fa_mp3_long_value(x, linbits, window);
-            y = fa_mp3_long_value(y, linbits, window);
-        } else {
-            const uint64_t rest = window.cache << length;
-            y = fa_mp3_signed(y, rest << (x != 0));
-            x = fa_mp3_signed(x, rest);
-            window.drop(entry >> 16 & 63);
+// One pair, however long (at most 47 bits), into to[0] and to[1].
+FA_HD void fa_mp3_pair(FaMp3Window& window, const uint32_t* root, int linbits, int16_t* to) {
+    window.refill();
+    const uint32_t entry = fa_mp3_look_up(root, window.cache);
+    window.drop(entry >> 8 & 31);
+    to[0] = fa_mp3_value(entry >> 4 & 15, linbits, window);
+    to[1] = fa_mp3_value(entry & 15, linbits, window);
+}
+
+// The pairs of one region in the making.
+struct FaMp3Pairs {
+    FaMp3Window window;
+    const uint16_t* pairs;  // by their first bits
+    const uint32_t* root;
+    int linbits;
+    int16_t* to;
+
+    FA_HD FaMp3Pairs(const FaMp3Window& from, const FaMp3Tables& t, int table, int16_t* lines)
+        : window(from),
+          pairs(t.pair[t.set_of[table]]),
+          root(t.huffman + t.root[table]),
+          linbits(t.linbits[table]),
+          to(lines) {}
+    // One pair. `large`: behind the last that may be above 15. The window is full behind a code that is not short.
+    FA_HD void take(int16_t*& large) {
+        const uint32_t entry = pairs[window.cache >> (64 - kMp3PairBits)];
+        if (FA_UNLIKELY(entry == 0)) {
+            fa_mp3_pair(window, root, linbits, to);
+            window.refill();
+            to += 2;
+            if (linbits) large = to;
+            return;
         }
-        if (window.at > end) break;
-        lines[n] = static_cast<int16_t>(x);
-        lines[n + 1] = static_cast<int16_t>(y);
-        n += 2;
+        to[0] = static_cast<int16_t>(static_cast<int16_t>(entry) >> 11);
+        to[1] = static_cast<int16_t>(static_cast<int16_t>(entry << 5) >> 11);
+        to += 2;
+        window.drop(entry & 15);
     }
-    return n;
-}
+    FA_HD void take_until(const int16_t* stop, int16_t*& large) {
+        while (to + 8 <= stop) {  // five short codes have at most 55 bits
+            window.refill();
+            for (int i = 0; i < 4; ++i) take(large);
+        }
+        while (to < stop) {
+            window.refill();
+            take(large);
+        }
+    }
+};
 
-// Quadruples of values -1, 0, 1 from line n on.
-FA_HD int fa_mp3_quadruples(FaMp3Window& window, const uint32_t* root, long long end, int16_t* lines, int n) {
-    while (n + 4 <= kMp3Lines && window.at < end) {
+// Quadruples of values -1, 0, 1 from line n on; returns the line behind the last. A code that runs over `end` is none.
+FA_HD int fa_mp3_quadruples(FaMp3Window& window, const uint16_t* codes, const uint8_t* data, long long end,
+                            int16_t* lines, int n) {
+    while (n + 4 <= kMp3Lines && window.position(data) < end) {
         window.refill();
-        const uint32_t entry = fa_mp3_look_up(root, window.cache);
-        uint64_t rest = window.cache << (entry >> 8 & 31);
-        window.drop(entry >> 16 & 63);
-        if (window.at > end) break;
+        const uint32_t entry = codes[window.cache >> (64 - kMp3QuadrupleBits)];
+        window.drop(entry & 15);
+        if (window.position(data) > end) break;
         for (int i = 0; i < 4; ++i) {
-            const int value = entry >> (3 - i) & 1;
-            lines[n + i] = static_cast<int16_t>(fa_mp3_signed(value, rest));
-            rest <<= value;
+            lines[n + i] = static_cast<int16_t>(static_cast<int16_t>(entry << 2 * i) >> 14);
         }
         n += 4;
     }
     return n;
 }
 
-// The quantised lines, zeros behind the last; how many may not be zero. Codes end at bit `end`: one that runs over it
-// is dropped.
+// The pairs of a granule that claims fewer bits than they have: whole codes, and nothing behind. Returns the line
+// behind the last.
+FA_HD int fa_mp3_cut_pairs(const FaMp3Bits& bits, const FaMp3Tables& t, const FaMp3Granule& g, long long end, int big,
+                           int16_t* lines) {
+    FaMp3Window window(bits);
+    int n = 0;
+    for (int r = 0; r < 3; ++r) {
+        const int stop = fa_min(r < 2 ? g.region[r] : kMp3Lines, big), table = g.table[r];
+        for (; n < stop; n += 2) {
+            if (t.root[table] == 0) {
+                lines[n] = lines[n + 1] = 0;
+                continue;
+            }
+            fa_mp3_pair(window, t.huffman + t.root[table], t.linbits[table], lines + n);
+            if (window.position(bits.data) > end) return n;
+        }
+    }
+    return n;
+}
+
+// The quantised lines, zeros behind the last; how many may not be zero, and behind which line there is none above 15.
+// Codes end at bit `end`: one that runs over it is dropped. Up to kMp3Overrun bytes behind `end` are read.
 FA_HD int fa_mp3_huffman(const FaMp3Bits& bits, const FaMp3Tables& t, const FaMp3Granule& g, long long end,
-                         int16_t* lines) {
-    FaMp3Window window;
-    window.open(bits);
+                         int16_t* lines, int& large) {
+    FaMp3Window window(bits);
     int n = 0;
     const int big = fa_min(2 * g.big_values, kMp3Lines);
+    int16_t* above = lines;
     for (int r = 0; r < 3; ++r) {
         const int stop = fa_min(r < 2 ? g.region[r] : kMp3Lines, big), table = g.table[r];
         if (t.root[table] == 0) {  // table 0: zeros without bits (4 and 14 do not exist)
             for (; n < stop; ++n) lines[n] = 0;
-        } else {
-            n = fa_mp3_pairs(window, t.huffman + t.root[table], t.linbits[table], end, lines, n, stop);
+        } else if (n < stop) {
+            FaMp3Pairs region(window, t, table, lines + n);
+            region.take_until(lines + stop, above);
+            window = region.window;
+            n = stop;
         }
     }
-    n = fa_mp3_quadruples(window, t.huffman + t.root[32 + g.count1_table], end, lines, n);
+    if (FA_UNLIKELY(window.position(bits.data) > end))
+        n = fa_mp3_cut_pairs(bits, t, g, end, big, lines);
+    else
+        n = fa_mp3_quadruples(window, t.quadruple[g.count1_table], bits.data, end, lines, n);
+    large = static_cast<int>(above - lines);
     for (int i = n; i < kMp3Lines; ++i) lines[i] = 0;
     while (n > 0 && lines[n - 1] == 0) --n;
     return n;

@@ -5,6 +5,8 @@
 #include "../fa_compat.h"
 
 constexpr int kMp3RootBits = 9;         // of a Huffman code looked up first
+constexpr int kMp3PairBits = 11;        // of a pair with its signs, and
+constexpr int kMp3QuadrupleBits = 10;   // of a quadruple with its signs, looked up at once
 constexpr int kMp3HuffmanSize = 11392;  // entries of all look-up tables together
 constexpr int kMp3Lines = 576;          // frequency lines of a granule and channel
 constexpr int kMp3LargestValue = 15 + 8191;
@@ -16,6 +18,11 @@ struct FaMp3Tables {
     uint16_t
         root[34];  // by table number; 32, 33: quadruples A and B with v << 3 | w << 2 | x << 1 | y in place of x, y
     uint8_t linbits[34];
+    // Short codes with their signs: x << 11 | y << 6 | bits (5, 5 and 4 bits), or 0: a longer code, or extra bits;
+    // v << 14 | w << 12 | x << 10 | y << 8 | bits. By set of codes: `set_of` a table, 0 where there is none.
+    uint16_t pair[16][1 << kMp3PairBits];
+    uint16_t quadruple[2][1 << kMp3QuadrupleBits];
+    uint8_t set_of[32];
     float power[kMp3LargestValue + 1];  // n^(4/3)
     float small_power[32];              // of n - 16, with its sign
     float quarter[4];                   // 2^(n / 4)
@@ -88,6 +95,37 @@ inline int add_codes(const FaMp3Code& set, FaMp3Tables& t, int next) {
         }
     }
     return next + used;
+}
+
+// The sign that the next of the bits left aligned in `rest` gives a value; zero has none.
+inline int take_sign(int value, uint32_t& rest) {
+    if (value == 0) return 0;
+    const bool negative = rest >> 31;
+    rest <<= 1;
+    return negative ? -value : value;
+}
+
+// Both look-ups of whole codes from the tables of their set.
+inline void add_short_pairs(const uint32_t* root, bool has_extra_bits, uint16_t* pairs) {
+    for (uint32_t i = 0; i < 1u << kMp3PairBits; ++i) {
+        uint32_t rest = i << (32 - kMp3PairBits), entry = root[rest >> (32 - kMp3RootBits)];
+        if (entry >> 31) entry = root[(entry & 0xFFFF) + (rest << kMp3RootBits >> (32 - (entry >> 16 & 0x7FFF)))];
+        const int bits = entry >> 16 & 63, x = entry >> 4 & 15, y = entry & 15;
+        if (bits == 0 || bits > kMp3PairBits || (has_extra_bits && (x == 15 || y == 15))) continue;
+        rest <<= entry >> 8 & 31;
+        const int first = take_sign(x, rest), second = take_sign(y, rest);
+        pairs[i] = static_cast<uint16_t>((first & 31) << 11 | (second & 31) << 6 | bits);
+    }
+}
+
+inline void add_quadruples(const uint32_t* root, uint16_t* quadruples) {
+    for (uint32_t i = 0; i < 1u << kMp3QuadrupleBits; ++i) {
+        uint32_t rest = i << (32 - kMp3QuadrupleBits), values = 0;
+        const uint32_t entry = root[rest >> (32 - kMp3RootBits)];
+        rest <<= entry >> 8 & 31;
+        for (int n = 3; n >= 0; --n) values = values << 2 | (take_sign(entry >> n & 1, rest) & 3);
+        quadruples[i] = static_cast<uint16_t>(values << 8 | (entry >> 16 & 63));
+    }
 }
 
 // Bands of one kind and rate. MPEG 1 mixes 8 long bands with short ones, the lower rates 6: 36 lines either way.
@@ -170,12 +208,22 @@ inline void fa_mp3_fill_tables(FaMp3Tables& t) {
     t = {};
     int next = 1 << kMp3RootBits;  // the tables that do not exist: no bits, all zero
     for (int i = 0; i < 1 << kMp3RootBits; ++i) t.huffman[i] = 0;
+    uint8_t sets = 0;
     for (const FaMp3Code& set : kMp3Codes) {
         t.root[set.table] = static_cast<uint16_t>(next);
         next = fa_mp3::add_codes(set, t, next);
+        const uint32_t* root = t.huffman + t.root[set.table];
+        if (set.table < 32) {
+            t.set_of[set.table] = ++sets;
+            fa_mp3::add_short_pairs(root, set.table >= 16, t.pair[sets]);
+        } else {
+            fa_mp3::add_quadruples(root, t.quadruple[set.table - 32]);
+        }
     }
     for (int table = 17; table < 32; ++table) {
-        if (table != 24) t.root[table] = t.root[table < 24 ? 16 : 24];
+        if (table == 24) continue;
+        t.root[table] = t.root[table < 24 ? 16 : 24];
+        t.set_of[table] = t.set_of[table < 24 ? 16 : 24];
     }
     for (int table = 0; table < 32; ++table) t.linbits[table] = kMp3Linbits[table];
     for (int n = 0; n <= kMp3LargestValue; ++n) t.power[n] = static_cast<float>(pow(n, 4.0 / 3.0));

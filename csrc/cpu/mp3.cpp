@@ -9,7 +9,7 @@
 namespace fa {
 namespace {
 
-constexpr size_t kSpare = 64;  // readable bytes behind the main data: scale factors may claim bits that are not there
+constexpr size_t kSpare = 64 + kMp3Overrun;  // readable bytes behind the main data: codes may claim what is not there
 
 const FaMp3Tables& tables() {
     static const FaMp3Tables* const filled = [] {
@@ -29,6 +29,33 @@ struct Granule {
     FaMp3Factors factors[2];
 };
 
+template <class Piece>
+FA_HD void imdct_lanes(const FaMp3Tables& t, int block_type, bool mixed, int subbands, float (*rows)[32],
+                       FaMp3State& state) {
+    fa_mp3_imdct<Piece>(t, block_type, mixed, subbands, rows, state);
+}
+
+template <class Piece>
+FA_HD void synthesis_lanes(const FaMp3Tables& t, const float (*rows)[32], FaMp3State& state, float* out) {
+    fa_mp3_synthesis<Piece>(t, rows, state, out);
+}
+
+template <class Piece>
+FA_HD void requantise_lanes(const FaMp3Tables& t, const FaMp3Granule& g, int rate, const FaMp3Factors& f,
+                            const int16_t* lines, int count, int large, bool ms, float* out) {
+    fa_mp3_requantise_lanes<Piece>(t, g, rate, f, lines, count, large, ms, out);
+}
+
+FA_BY_WIDTH(requantise,
+            (const FaMp3Tables& t, const FaMp3Granule& g, int rate, const FaMp3Factors& f, const int16_t* lines,
+             int count, int large, bool ms, float* out),
+            (t, g, rate, f, lines, count, large, ms, out))
+FA_BY_WIDTH(imdct,
+            (const FaMp3Tables& t, int block_type, bool mixed, int subbands, float (*rows)[32], FaMp3State& state),
+            (t, block_type, mixed, subbands, rows, state))
+FA_BY_WIDTH(synthesis, (const FaMp3Tables& t, const float (*rows)[32], FaMp3State& state, float* out),
+            (t, rows, state, out))
+
 // Frequency lines of one channel, in stream order.
 void decode_lines(const FaMp3Tables& t, const uint8_t* main, long long begin, const FaMp3Header& h, FaMp3Granule& g,
                   int shared, bool intensity, bool ms, const FaMp3Factors& earlier, FaMp3Factors& factors, float* lines,
@@ -40,8 +67,9 @@ void decode_lines(const FaMp3Tables& t, const uint8_t* main, long long begin, co
         fa_mp3_factors_1(bits, t, g, shared, earlier, factors);
     else
         fa_mp3_factors_2(bits, t, g, intensity, factors);
-    count = fa_mp3_huffman(bits, t, g, end, quantised);
-    fa_mp3_requantise(t, g, h.band, factors, quantised, count, ms, lines);
+    int large;
+    count = fa_mp3_huffman(bits, t, g, end, quantised, large);
+    requantise(t, g, h.band, factors, quantised, count, large, ms, lines);
 }
 
 FA_CLONES void place_lines(const FaMp3Tables& t, const FaMp3Granule& g, int band, const float* lines, float* rows) {
@@ -55,23 +83,6 @@ FA_CLONES void reduce_alias(const FaMp3Tables& t, const FaMp3Granule& g, int sub
     if (g.kind == 1) return;
     fa_mp3_alias(t, g.kind == 2 ? 2 : subbands, rows);
 }
-
-template <class Piece>
-FA_HD void imdct_lanes(const FaMp3Tables& t, int block_type, bool mixed, int subbands, float (*rows)[32],
-                       FaMp3State& state) {
-    fa_mp3_imdct<Piece>(t, block_type, mixed, subbands, rows, state);
-}
-
-template <class Piece>
-FA_HD void synthesis_lanes(const FaMp3Tables& t, const float (*rows)[32], FaMp3State& state, float* out) {
-    fa_mp3_synthesis<Piece>(t, rows, state, out);
-}
-
-FA_BY_WIDTH(imdct,
-            (const FaMp3Tables& t, int block_type, bool mixed, int subbands, float (*rows)[32], FaMp3State& state),
-            (t, block_type, mixed, subbands, rows, state))
-FA_BY_WIDTH(synthesis, (const FaMp3Tables& t, const float (*rows)[32], FaMp3State& state, float* out),
-            (t, rows, state, out))
 
 void hybrid(const FaMp3Tables& t, const FaMp3Granule& g, int count, float (*rows)[32], FaMp3State& state) {
     const int subbands = subbands_of(g, count);
@@ -188,7 +199,7 @@ int mp3_decode_range(const uint8_t* data, long long, const Mp3Stream& stream, lo
         const Mp3Frame& frame = stream.frames[static_cast<size_t>(k)];
         FaMp3Header h = stream.header;
         fa_mp3_header(data + frame.offset, h);
-        uint8_t bytes[32 + kSpare] = {};
+        uint8_t bytes[32 + 8] = {};
         memcpy(bytes, data + frame.offset + 4 + h.crc, static_cast<size_t>(h.side));
         FaMp3Side side;
         fa_mp3_read_side(bytes, h, t.first[0][h.band], side);
@@ -216,7 +227,7 @@ int mp3_decode_range(const uint8_t* data, long long, const Mp3Stream& stream, lo
                     hybrid(t, g.side[c], g.count[c], g.rows[c], scratch.state[c]);
                 }
             }
-            float pcm[kMp3Lines];
+            float pcm[kMp3Lines + 1];
             const long long at = granule * 576 - stream.skip;  // of the granule's first sample
             const long long left = std::max(at, begin), right = std::min(at + 576, end);
             for (int c = 0; c < out_channels; ++c) {

@@ -34,10 +34,13 @@ def decode(
     """Decode ranges of encoded audio into one batch.
 
     A file of n samples has ⌈n · out / in⌉ output samples; output sample k sits at source position k · in / out in
-    exact integer arithmetic. So a range equals the same slice of the whole, bit for bit (MP3: to 2^-22, because
-    libsndfile's decoder rounds differently after a seek). Zeros outside the file. Formats are recognised by content.
-    WAV and FLAC are decoded natively, without the GIL, each member probed once and what its crops share decoded once;
-    everything else goes through libsndfile, member by member, on as many threads.
+    exact integer arithmetic. So a range equals the same slice of the whole, bit for bit. Zeros outside the file.
+    Formats are recognised by content. WAV, FLAC and MP3 (MPEG-1, 2 and 2.5 layer III, free format and VBR too) are
+    decoded natively, without the GIL, each member probed once and what its crops share decoded once; everything else,
+    layers I and II among it, goes through libsndfile, member by member, on as many threads.
+
+    Sample 0 of an MP3 is the recording's: delay and padding that a LAME or FFmpeg tag tells are cut off, without a tag
+    nothing is. A stream cut from a longer one keeps its timeline; frames whose bit reservoir was cut off are silent.
 
     Args:
         encoded: B members of mixed codecs and rates: bytes, memoryviews, uint8 arrays or tensors (read in place), or

@@ -1,4 +1,4 @@
-"""Range decoding of one member through libsndfile: Ogg Vorbis and Opus, MP3, AIFF, rare kinds of WAV, …"""
+"""Range decoding of one member through libsndfile: Ogg Vorbis and Opus, AIFF, MPEG layer II, rare kinds of WAV, …"""
 
 from __future__ import annotations
 

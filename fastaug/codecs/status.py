@@ -35,7 +35,7 @@ class Status(IntEnum):
 _MEANINGS = {
     Status.OK: "decoded",
     Status.EMPTY: "empty (0 bytes)",
-    Status.UNSUPPORTED: "neither WAV nor FLAC, and not in a format that libsndfile decodes (AIFF, Ogg, MP3, …)",
+    Status.UNSUPPORTED: "neither WAV, FLAC nor MP3, and not in a format that libsndfile decodes (AIFF, Ogg, …)",
     Status.BAD_HEADER: "the header contradicts itself or its specification",
     Status.NO_FORMAT: "expected a format chunk before the end of a WAVE file",
     Status.NO_DATA: "expected audio data before the end of the file",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import itertools
 
 import flac_writer as fw
+import mp3_writer as mw
 
 
 def sine(length: int, channels: int, top: int) -> np.ndarray:
@@ -71,8 +73,39 @@ def wav_seeds() -> dict[str, bytes]:
     return found
 
 
+def mp3_seeds() -> dict[str, bytes]:
+    found = {}
+    for rate in (8000, 16000, 22050, 32000, 44100):
+        for channels in (1, 2):
+            for mode in ("CONSTANT", "VARIABLE"):
+                buffer = io.BytesIO()
+                x = sine(rate // 5, channels, 1000).T / 1200
+                x[:: rate // 20] = 0.9  # transients: short blocks
+                told = {"bitrate_mode": mode, "compression_level": 0.9}
+                soundfile.write(buffer, x, rate, "MPEG_LAYER_III", format="MP3", **told)
+                found[f"sndfile-{rate}-{channels}-{mode}"] = buffer.getvalue()
+    lines = [12, -7, 20, 3, 5, -2, 0, 1, -9, 30, 17, 0, 2, -1, 1, 0, 1, 1, -1, 0] * 3
+    for rate in (0, 2, 4, 8):
+        for block, mixed in ((mw.LONG, False), (mw.START, True), (mw.SHORT, False), (mw.SHORT, True)):
+            compress = 13 if rate < 3 else 328
+            left = mw.Granule(lines, 190, block=block, mixed=mixed, subblock_gain=(0, 1, 2), quadruples=rate & 1)
+            for ms, intensity in ((False, True), (True, True), (True, False)):
+                right = mw.Granule(lines[:20], 190, (), compress, block=block, mixed=mixed)
+                sizes = mw.factor_sizes(rate, right, intensity)
+                right = replace(right, factors=[min(size, 1) for size in sizes])
+                granules = [[left, right]] * (2 if rate < 3 else 1)
+                kbps = 5 if rate < 3 else 8
+                frame = mw.Frame(granules, rate, ms=ms, intensity=intensity, shared=(5, 10), kbps_index=kbps)
+                found[f"{rate}-{block}-{mixed}-{ms}-{intensity}"] = frame.bytes() * 4
+    found["tags"] = b"ID3\x04\0\0\0\0\0\x05hello" + found["0-0-False-True-False"] + b"TAG" + bytes(125)
+    found["free"] = bytes.fromhex("fffb00c4") + bytes(196)
+    found["free"] = found["free"] * 6
+    found["garbage"] = found["tags"][:700] + bytes(range(100)) + found["tags"][15:]
+    return found
+
+
 def main(codec: str, folder: str) -> None:
-    seeds = {"flac": flac_seeds, "wav": wav_seeds}[codec]()
+    seeds = {"flac": flac_seeds, "wav": wav_seeds, "mp3": mp3_seeds}[codec]()
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, data in seeds.items():
         Path(folder, name).write_bytes(data)
