@@ -198,38 +198,38 @@ struct FaDamping {
     }
 };
 
-// One tile of a comb: a vector of segments. ends: the deviations at the ends of the last tile's, of which the last one
-// is carried on, in lane 0's state.
+// One tile of a comb: a vector of segments. carry: in lane 0, the deviation at the end of the last tile (and 0 beside
+// it: a number alone, read from the vector stored before, would have to wait for the cache).
 template <class Vector, int kPhases>
 struct FaCombTile {
     Vector in[kPhases], part;
 
     FA_HD void start(const FaRings<kReverbCombs>& rings, int k, const FaDamping<Vector, kPhases>& damping,
-                     const float* ends, const Vector* input, Vector* sum) {
+                     const float* carry, const Vector* input, Vector* sum) {
         const int read = rings.read(k);
-        const Vector carry = {ends[k * kReverbLanes + kReverbWidth<Vector> - 1]};
+        const Vector earlier = fa_load<Vector>(rings.past[k][kPhases - 1] + read - 1);
         Vector out[kPhases];
         for (int j = 0; j < kPhases; ++j) {
             out[j] = fa_load<Vector>(rings.past[k][j] + read);
             sum[j] += out[j];
             in[j] = input[j];
         }
-        part = damping.start(out, fa_load<Vector>(rings.past[k][kPhases - 1] + read - 1) + carry, in);
+        part = damping.start(out, earlier + fa_load<Vector>(carry + k * kReverbLanes), in);
     }
 
     FA_HD void finish(const FaRings<kReverbCombs>& rings, int k, const FaDamping<Vector, kPhases>& damping,
-                      float* ends) {
+                      float* carry) {
         float* const to = rings.ring[k] + rings.write;
         const int stride = rings.stride;
-        fa_store(ends + k * kReverbLanes, damping.finish(part, in));
+        fa_store(carry + k * kReverbLanes, fa_shifted<1>(damping.finish(part, in), Vector{}));
         for (int j = 0; j < kPhases; ++j) fa_store(to + j * stride, in[j]);
     }
 };
 
-// The eight combs, n samples: wet becomes the sum of their (undamped) outputs. ends: kReverbLanes numbers a comb.
+// The eight combs, n samples: wet becomes the sum of their (undamped) outputs. carry: kReverbLanes numbers a comb.
 // A comb's second half comes after the next one's first half: each is a chain of operations that wait for another.
 template <class Vector, int kPhases>
-FA_HD void fa_reverb_combs(FaRings<kReverbCombs>& rings, float* ends, const float* x, float* wet, int n,
+FA_HD void fa_reverb_combs(FaRings<kReverbCombs>& rings, float* carry, const float* x, float* wet, int n,
                            const FaDamping<Vector, kPhases>& damping) {
     constexpr int kWidth = kReverbWidth<Vector>;
     for (int i = 0; i < n; i += kWidth * kPhases) {
@@ -237,14 +237,14 @@ FA_HD void fa_reverb_combs(FaRings<kReverbCombs>& rings, float* ends, const floa
         for (int j = 0; j < kPhases; ++j) input[j] = fa_load<Vector>(x + i + j * kWidth);
         fa_reverb_to_phases(input);
         FaCombTile<Vector, kPhases> tile;
-        tile.start(rings, 0, damping, ends, input, sum);
+        tile.start(rings, 0, damping, carry, input, sum);
         for (int k = 1; k < kReverbCombs; ++k) {
             FaCombTile<Vector, kPhases> next;
-            next.start(rings, k, damping, ends, input, sum);
-            tile.finish(rings, k - 1, damping, ends);
+            next.start(rings, k, damping, carry, input, sum);
+            tile.finish(rings, k - 1, damping, carry);
             tile = next;
         }
-        tile.finish(rings, kReverbCombs - 1, damping, ends);
+        tile.finish(rings, kReverbCombs - 1, damping, carry);
         fa_reverb_from_phases(sum);
         for (int j = 0; j < kPhases; ++j) fa_store(wet + i + j * kWidth, sum[j]);
         rings.template advance<Vector>();

@@ -11,7 +11,7 @@ namespace {
 struct Side {
     FaRings<kReverbCombs> combs;
     FaRings<kReverbAllpasses> allpasses;
-    alignas(64) float ends[kReverbCombs * kReverbLanes];
+    alignas(64) float carry[kReverbCombs * kReverbLanes];
 };
 
 struct Unit {
@@ -67,7 +67,7 @@ FA_HD void reverb_unit(const Unit& unit, Side* sides, const FaReverbCoefficients
         fetch(unit, start, n);
         for (int s = 0; s < unit.sides; ++s) {
             if (s == 0 || heard_apart) hear(unit, s, heard, start - c.pre_delay, n, flags.clip);
-            fa_reverb_combs(sides[s].combs, sides[s].ends, heard, wet[s], whole, damping);
+            fa_reverb_combs(sides[s].combs, sides[s].carry, heard, wet[s], whole, damping);
             fa_reverb_allpasses<Vector>(sides[s].allpasses, wet[s], whole, c.wet_gain);
         }
         for (int channel = 0; channel < unit.channels; ++channel) {
@@ -118,7 +118,7 @@ int prepare(Side* sides, const Unit& unit, const FaReverbSettings& settings, dou
         for (int s = 0; s < unit.sides; ++s) {
             size += sides[s].combs.lay_out(delays[s], phases, next ? next + size : nullptr);
             size += sides[s].allpasses.lay_out(delays[s] + kReverbCombs, 1, next ? next + size : nullptr);
-            memset(sides[s].ends, 0, sizeof sides[s].ends);
+            memset(sides[s].carry, 0, sizeof sides[s].carry);
         }
         if (pass == 1) break;
         storage.assign(size + kReverbLanes, 0.0f);
