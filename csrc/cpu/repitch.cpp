@@ -162,10 +162,29 @@ FA_CLONES void interleave(const float* even, const float* odd, float* both, int 
     }
 }
 
+// The filter is even: the last row is the first backwards, and so on.
 FA_CLONES void fill_table(const FaShortFilter& filter, const FaRepitch& plan, int width, float* table) {
-    for (int phase = 0; phase <= kShortPhases; ++phase) {
-        for (int j = 0; j < width; ++j) table[phase * width + j] = fa_short_tap(filter, plan, width, phase, j);
+    for (int phase = 0; phase <= kShortPhases / 2; ++phase) {
+        float *row = table + phase * width, *mirror = table + (kShortPhases - phase) * width;
+        for (int j = 0; j < width; ++j) row[j] = fa_short_tap(filter, plan, width, phase, j);
+        for (int j = 0; j < width; ++j) mirror[j] = row[width - 1 - j];
     }
+}
+
+// Output `k` of the short filter over `count` samples between zeros, without a table.
+float short_value(const FaShortFilter& filter, const FaRepitch& plan, const float* x, long long count, double k) {
+    const int width = plan.width();
+    const double base = floor(fa_mul(k, plan.step));
+    const FaShortPosition at = fa_short_position(k, plan.step, base);
+    const long long first = static_cast<long long>(base) + at.index - width / 2 + 1;
+    float sum = 0.0f;
+    for (long long i = std::max<long long>(first, 0); i < std::min(first + width, count); ++i) {
+        const int j = static_cast<int>(i - first);
+        const float left = fa_short_tap(filter, plan, width, at.phase, j);
+        const float right = fa_short_tap(filter, plan, width, at.phase + 1, j);
+        sum += x[i] * (left + at.fraction * (right - left));
+    }
+    return sum;
 }
 
 constexpr long long kOutputs = 1024;  // at a time: what lies between the two filters stays in the first cache
@@ -188,6 +207,18 @@ void decimate(const float* x, float* y, long long length, const FaRepitch& plan,
         short_filter(x, table, plan.width(), 0, static_cast<double>(m), plan.step, even, room);
         half_band(odd, taps, sum, rounded(count, kHalfBandBlock) / kHalfBandBlock);
         for (long long i = 0; i < count; ++i) y[m + i] = even[i] + sum[i];
+    }
+}
+
+// The same for a clip that reads only a few of the table's taps.
+void decimate_short(const float* x, long long count, float* y, int length, const FaRepitch& plan, const float* taps,
+                    const FaShortFilter& filter) {
+    float odd[kHalfBandTaps + kRepitchShort];
+    for (int k = 0; k < length + kHalfBandTaps; ++k) odd[k] = short_value(filter, plan, x, count, k - kBefore + 0.5);
+    for (int m = 0; m < length; ++m) {
+        float sum = 0.0f;
+        for (int k = 0; k < kHalfBandTaps; ++k) sum += taps[k] * odd[m + k];
+        y[m] = short_value(filter, plan, x, count, m) + sum;
     }
 }
 
@@ -226,8 +257,10 @@ void fa_repitch_table(const FaShortFilter& filter, double factor, float* table) 
     fill_table(filter, plan, plan.width(), table);
 }
 
-void fa_repitch_row(const float* x, float* y, long long length, double factor, const float* half_band_taps,
-                    const float* table) {
+void fa_repitch_row(const float* x, long long count, float* y, long long length, double factor,
+                    const float* half_band_taps, const FaShortFilter& filter, const float* table) {
+    const FaRepitch plan = fa_repitch(factor);
+    if (!table) return decimate_short(x, count, y, static_cast<int>(length), plan, half_band_taps, filter);
     const auto run = factor > 1.0 ? interpolate : decimate;
-    run(x, y, length, fa_repitch(factor), half_band_taps, table);
+    run(x, y, length, plan, half_band_taps, table);
 }

@@ -15,16 +15,21 @@ namespace {
 constexpr int kGroup = 4;                             // vectors of candidates per pass
 constexpr int kCandidates = kGroup * kResampleLanes;  // candidates per pass
 
-// Memory of one thread, kept for its next row unless it is large: fresh pages would cost a tenth of the time.
+// Memory of one thread, kept for its next row: fresh pages would cost a tenth of the time.
 struct Room {
-    std::vector<float> source, stretched, table, estimates;
+    std::vector<float> source, stretched, table, estimates, table_down;
+    const float* down_of = nullptr;  // the filter of table_down, which all factors above 1 share
 };
 
 Room& room() {
     static thread_local Room mine;
-    constexpr size_t large = 1 << 22;
-    if (mine.source.size() + mine.stretched.size() > large) mine = {};
     return mine;
+}
+
+// After a row: gives back what a long one took.
+void tidy() {
+    constexpr size_t large = 1 << 22;
+    if (room().source.size() + room().stretched.size() > large) room() = {};
 }
 
 float* reserve(std::vector<float>& memory, long long count) {
@@ -219,6 +224,18 @@ float* align(float* pointer) {
     return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(pointer) + line - 1) / line * line);
 }
 
+// The table of a factor; null where the row is too short to need one.
+const float* table_of(const FaShortFilter& filter, double factor, long long length) {
+    Room& mine = room();
+    if (factor <= 1.0 && length <= kRepitchShort) return nullptr;
+    std::vector<float>& memory = factor > 1.0 ? mine.table_down : mine.table;
+    const bool made = factor > 1.0 && mine.down_of == filter.samples;
+    float* table = align(reserve(memory, fa_repitch_entries(factor) + kResampleLanes));
+    if (!made) fa_repitch_table(filter, factor, table);
+    if (factor > 1.0) mine.down_of = filter.samples;
+    return table;
+}
+
 }  // namespace
 
 void fa_time_stretch(const float* x, float* y, const double* factor, const unsigned char* active, long long rows,
@@ -235,6 +252,7 @@ void fa_time_stretch(const float* x, float* y, const double* factor, const unsig
         }
         const long long n = std::min(fa_wsola_length(length, factor[row]), out_length);
         stretch(pad(in, channels, length, w, factor[row], n), out, out_length, n, w, factor[row]);
+        tidy();
     });
 }
 
@@ -257,10 +275,12 @@ void fa_pitch_shift(const float* x, float* y, const double* factor, const unsign
             std::fill(stretched + c * stride + margin + n, stretched + (c + 1) * stride, 0.0f);
         }
         stretch(pad(in, channels, length, w, f, n), stretched + margin, stride, n, w, f);
-        float* table = align(reserve(room().table, fa_repitch_entries(f) + kResampleLanes));
-        fa_repitch_table({filter, density}, f, table);
+        const FaShortFilter short_filter = {filter, density};
+        const float* table = table_of(short_filter, f, length);
         for (long long c = 0; c < channels; ++c) {
-            fa_repitch_row(stretched + c * stride + margin, out + c * length, length, f, half_band, table);
+            const float* from = stretched + c * stride + margin;
+            fa_repitch_row(from, n, out + c * length, length, f, half_band, short_filter, table);
         }
+        tidy();
     });
 }
