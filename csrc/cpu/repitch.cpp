@@ -174,7 +174,9 @@ FA_CLONES void fill_table(const FaShortFilter& filter, const FaRepitch& plan, in
 // Output `k` of the short filter over `count` samples between zeros, without a table.
 float short_value(const FaShortFilter& filter, const FaRepitch& plan, const float* x, long long count, double k) {
     const int width = plan.width();
-    const double base = floor(fa_mul(k, plan.step));
+    const double place = fa_mul(k, plan.step);
+    if (place < -width || place > static_cast<double>(count + width)) return 0.0f;
+    const double base = floor(place);
     const FaShortPosition at = fa_short_position(k, plan.step, base);
     const long long first = static_cast<long long>(base) + at.index - width / 2 + 1;
     float sum = 0.0f;

@@ -76,7 +76,10 @@ class _Line:
 
 
 def _requires_grad(samples: Tensor, params: Params) -> bool:
-    return samples.requires_grad or any(isinstance(v, Tensor) and v.requires_grad for v in params.values())
+    for value in (samples, *params.values()):
+        if isinstance(value, Tensor) and value.requires_grad:
+            return True
+    return False
 
 
 @dataclass(eq=False, repr=False)
