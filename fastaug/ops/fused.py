@@ -77,6 +77,8 @@ class Pointwise(NamedTuple):
 
 def amplitude(gain_db: float | Tensor, x: Tensor) -> Tensor:
     """Decibels as factors, float32 (B,): 10 ** (gain_db / 20)."""
+    if not isinstance(gain_db, Tensor):  # small tensors before a large one may cost it the memory that was just freed
+        return row_values(10.0 ** (gain_db / 20), x, "gain_db")
     # in float64 and rounded once: a float32 pow differs between a vector's lanes and its tail, so between batch sizes
     return torch.pow(10.0, row_values(gain_db, x, "gain_db", torch.float64) / 20).float()
 

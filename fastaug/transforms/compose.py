@@ -76,10 +76,7 @@ class _Line:
 
 
 def _requires_grad(samples: Tensor, params: Params) -> bool:
-    for value in (samples, *params.values()):
-        if isinstance(value, Tensor) and value.requires_grad:
-            return True
-    return False
+    return samples.requires_grad or any(isinstance(v, Tensor) and v.requires_grad for v in params.values())
 
 
 @dataclass(eq=False, repr=False)
