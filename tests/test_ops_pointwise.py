@@ -63,7 +63,7 @@ def test_equal_plain_torch_bit_by_bit(length: int, active: Tensor | None) -> Non
 
 
 def test_functions_keep_the_bits_of_their_definitions() -> None:
-    """gain, delay and crop in the words of functional.py, over the ranges of the presets."""
+    """gain, delay and crop in the words of their documentation, over the ranges of the presets."""
     x = samples(length=4000)
     db = torch.tensor([-6.0, -0.1, 3.0, 12.0])
     factor = torch.pow(10.0, db.double() / 20).float()
