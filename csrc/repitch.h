@@ -55,7 +55,10 @@ FA_HD void fa_short_bessel(const double (&z)[kCount], float (&sum)[kCount]) {
     float q[kCount];
     for (int i = 0; i < kCount; ++i) q[i] = static_cast<float>(0.25 * kShortShape * kShortShape * z[i]);
     for (int i = 0; i < kCount; ++i) sum[i] = 1.0f;
-    FA_UNROLL(1) for (int k = 32; k > 0; --k) {
+#if FA_CUDA
+#pragma unroll 1
+#endif
+    for (int k = 32; k > 0; --k) {
         const float square = 1.0f / static_cast<float>(k * k);
         for (int i = 0; i < kCount; ++i) sum[i] = q[i] * square * sum[i] + 1.0f;
     }
@@ -79,6 +82,9 @@ FA_HD double fa_short_node(int i, int count) { return fa_cos_pi((i + 0.5) / coun
 
 FA_HD float fa_short_weight(int p, int i, int count) {
     double total = 0.0;
+#if FA_CUDA
+#pragma unroll 1
+#endif
     for (int q = p; q < count; q += 2) {
         // v^p in Chebyshev's polynomial T_q, which is q / 2 sum_r (-1)^r (q - r - 1)! / (r! (q - 2 r)!) (2 v)^(q - 2
         // r).

@@ -245,6 +245,7 @@ __device__ __forceinline__ void fa_pitch_fit(const FaRepitch& plan, FaPitchShare
     for (int n = threadIdx.x; n < plan.pairs * kCount; n += kThreads) {
         const int j = n / kCount, p = n - j * kCount;
         float sum = 0.0f;
+#pragma unroll 1
         for (int i = 0; i < kCount; ++i) {
             sum = fa_fma(shared.value[j * kCount + i], fa_short_weight(p, i, kCount), sum);
         }
@@ -278,6 +279,7 @@ __device__ __forceinline__ float fa_pitch_short(const Source& source, const FaPi
     float sum[room];
 #pragma unroll
     for (int p = 0; p < kCount; ++p) sum[p] = 0.0f;
+#pragma unroll 1
     for (int j = 0; j < pairs; ++j) {
         const float left = source(t - j), right = source(t + 1 + j), added = right + left, apart = right - left;
 #pragma unroll
@@ -312,6 +314,7 @@ __device__ __forceinline__ void fa_pitch_half_band(const float* x, const float* 
     float sum[kSums], sample[kSums];
 #pragma unroll
     for (int n = 0; n < kSums; ++n) sum[n] = 0.0f;
+#pragma unroll 1
     for (int r = 0; r < 16; ++r) {
 #pragma unroll
         for (int n = 0; n + 1 < kSums; ++n) sample[n] = x[first + r + 16 * n];
@@ -391,7 +394,7 @@ __device__ __forceinline__ void fa_pitch_down(const FaPitchSource& source, float
 
 // y: (rows, channels, length) from stretched: (rows, channels, room). Grid: rows * channels * ceil(length /
 // kPitchOutputs) blocks of kThreads.
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 6)
     fa_pitch_resample_kernel(const float* x, const float* stretched, float* y, const double* factors,
                              const unsigned char* active, const float* half_band, long long channels, long long length,
                              long long room) {
