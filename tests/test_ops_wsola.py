@@ -121,6 +121,20 @@ def test_pruned_search_chooses_as_the_plain_one(kind: str, rate: int, cases: int
         torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True, msg=f"{seed=} {factor=}")
 
 
+def test_pruned_search_allows_for_squares_below_the_normal_range() -> None:
+    """Offsets 10 and 300 are equally far, one unit of 2^-149; fused, the tie of half a unit makes two of the first."""
+    window = 2 * 1_544 - 162
+    x = torch.randn(1, 1, 4_500, generator=torch.Generator().manual_seed(0))
+    x[..., 1_544:1_808] = 0.0
+    x[..., window : window + 588] = 1e-10
+    x[..., window + 10 : window + 274] = x[..., window + 300 : window + 564] = 0.0
+    x[..., window + 10] = x[..., window + 300] = 2.0**-74.5
+    x[..., window + 26] = 2.0**-75
+    expected = torch.from_numpy(reference.stretch(x[0].numpy(), 2.0, 22_050))
+    assert torch.equal(time_stretch(x, 2.0, 22_050)[0][0], expected)
+    assert torch.equal(expected[0, 1_808:2_250], x[0, 0, window + 274 : window + 716])  # offset 10
+
+
 @needs_sox
 def test_the_first_of_equal_candidates_wins() -> None:
     """All windows of the first search are silent; which one is taken shows in where the sound behind them starts."""
