@@ -17,8 +17,7 @@ constexpr int kCandidates = kGroup * kResampleLanes;  // candidates per pass
 
 // Memory of one thread, kept for its next row: fresh pages would cost a tenth of the time.
 struct Room {
-    std::vector<float> source, stretched, table, estimates, table_down;
-    const float* down_of = nullptr;  // the filter of table_down, which all factors above 1 share
+    std::vector<float> source, stretched, estimates;
 };
 
 Room& room() {
@@ -218,24 +217,6 @@ void stretch(const Padded& x, float* y, long long y_stride, long long out, const
     }
 }
 
-// The first cache line at or after `pointer`: vectors that straddle two lines cost twice.
-float* align(float* pointer) {
-    constexpr uintptr_t line = 64;
-    return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(pointer) + line - 1) / line * line);
-}
-
-// The table of a factor; null where the row is too short to need one.
-const float* table_of(const FaShortFilter& filter, double factor, long long length) {
-    Room& mine = room();
-    if (factor <= 1.0 && length <= kRepitchShort) return nullptr;
-    std::vector<float>& memory = factor > 1.0 ? mine.table_down : mine.table;
-    const bool made = factor > 1.0 && mine.down_of == filter.samples;
-    float* table = align(reserve(memory, fa_repitch_entries(factor) + kResampleLanes));
-    if (!made) fa_repitch_table(filter, factor, table);
-    if (factor > 1.0) mine.down_of = filter.samples;
-    return table;
-}
-
 }  // namespace
 
 void fa_time_stretch(const float* x, float* y, const double* factor, const unsigned char* active, long long rows,
@@ -257,8 +238,7 @@ void fa_time_stretch(const float* x, float* y, const double* factor, const unsig
 }
 
 void fa_pitch_shift(const float* x, float* y, const double* factor, const unsigned char* active, long long rows,
-                    long long channels, long long length, double rate, const float* half_band, const float* filter,
-                    long long density, long long threads) {
+                    long long channels, long long length, double rate, const float* half_band, long long threads) {
     const FaWsola w = fa_wsola_geometry(rate);
     fa::parallel_rows(rows, threads, [&](long long row) {
         const float* in = x + row * channels * length;
@@ -275,11 +255,8 @@ void fa_pitch_shift(const float* x, float* y, const double* factor, const unsign
             std::fill(stretched + c * stride + margin + n, stretched + (c + 1) * stride, 0.0f);
         }
         stretch(pad(in, channels, length, w, f, n), stretched + margin, stride, n, w, f);
-        const FaShortFilter short_filter = {filter, density};
-        const float* table = table_of(short_filter, f, length);
         for (long long c = 0; c < channels; ++c) {
-            const float* from = stretched + c * stride + margin;
-            fa_repitch_row(from, n, out + c * length, length, f, half_band, short_filter, table);
+            fa_repitch_row(stretched + c * stride + margin, out + c * length, length, f, half_band);
         }
         tidy();
     });
