@@ -87,6 +87,7 @@ def compare(
     unit: str,
     threads: int = 1,
     minimum_ratio: dict[str, float] | None = None,
+    maximum_seconds: float | None = None,
     timer: Timer | None = None,
     facts: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -96,12 +97,13 @@ def compare(
         benchmark: the pytest-benchmark fixture. Its rounds are ours; the peers run between them.
         ours: fastaug's function, fully prepared. ``items`` of ``unit`` per call.
         minimum_ratio: {peer name: least accepted peer time / our time}; asserted after recording.
+        maximum_seconds: longest accepted time of ours, per item, for a target that is no ratio; asserted likewise.
         timer: ``timer(run) -> seconds``; wall clock by default, CUDA events on a GPU.
         facts: further entries for the record (shape, bytes moved, …); see `limits.work` for what the table shows.
 
     Raises:
         ValueError: ``minimum_ratio`` names no peer of the case.
-        AssertionError: a peer that should agree does not, or a minimum ratio is not reached. The measurements are
+        AssertionError: a peer that should agree does not, or a target is not reached. The measurements are
             recorded first; a peer that disagrees is not timed.
     """
     names = [peer.name for peer in peers]
@@ -118,6 +120,9 @@ def compare(
             contender.rounds = rounds_for(contender.first if slow else timer(contender.run))
         interleave(benchmark, everyone, timer)
     record = summarise(rows, everyone, unit=unit, threads=threads, minimum_ratio=minimum_ratio or {}, facts=facts or {})
+    ours_time = record["ours"]["median"]
+    if maximum_seconds is not None:
+        record["ours"].update(maximum=maximum_seconds, met=ours_time <= maximum_seconds)
     benchmark.extra_info.update(record)
     problems = [f"{row['name']}: {row['error']}" for row in record["peers"] if row["disagrees"]]
     problems += [
@@ -125,6 +130,8 @@ def compare(
         for row in record["peers"]
         if row.get("met") is False
     ]
+    if record["ours"].get("met") is False:
+        problems.append(f"fastaug: {ours_time:.3g} s, at most {maximum_seconds:g} s asked")
     assert not problems, "; ".join(problems)
     return record
 

@@ -81,6 +81,8 @@ def case_rows(case: dict[str, Any]) -> list[str]:
     name = f"{case['suite']}: {case['case']}"
     ours = yardstick(case)
     time = time_cell(case["ours"], case["unit"])
+    if "maximum" in case["ours"]:
+        time += f" (target {case['ours']['maximum'] * 1e3:g} ms: {'met' if case['ours']['met'] else 'not met'})"
     rows = [f"| {escape(name)} | {case['threads']} | **fastaug** | {time} | 1 | {ours} |"]
     for peer in case["peers"]:
         contender = f"{peer['name']}" + (f" ({peer['note']})" if peer["note"] else "")

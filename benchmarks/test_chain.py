@@ -199,3 +199,26 @@ def test_clmr_two_views_without_delay_and_reverb(benchmark: Any, threads: int, x
         minimum_ratio={"torch-audiomentations": 50},
         facts=work(SAMPLES, passes=2),
     )
+
+
+def test_eight_transforms_of_one_sample(benchmark: Any, threads: int, x: torch.Tensor) -> None:
+    """What a call costs before any sample is touched: draws, checks and set-up of eight transforms for 256 clips of one
+    sample. One item is the whole call."""
+    tiny = x[:, :, 1000:1001].repeat(4, 1, 1)
+    transform = clmr(sample_rate=RATE, crop_samples=1)
+    compare(
+        benchmark,
+        lambda: transform(tiny),
+        [
+            Peer(
+                "torch-audiomentations, the five it has",
+                "torch-audiomentations",
+                lambda: batched_chain(tiny),
+                differs=DRAWS,
+            ),
+        ],
+        items=1,
+        unit="call",
+        threads=threads,
+        maximum_seconds=1e-3 if threads == 1 else None,
+    )

@@ -93,6 +93,22 @@ FA_HD FaLanes<Piece> fa_fma(const FaLanes<Piece>& a, const FaLanes<Piece>& b, co
     return result;
 }
 
+// A store past the caches, to an address that is a multiple of the vector's size: what a pass writes beyond their size
+// would first be read, and drive out what is still needed. fa_streamed() before another thread may look. As with fa_fma
+// wide vectors belong in functions that FA_BY_WIDTH makes.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+FA_HD void fa_stream(float* to, const fa_float4& value) { __builtin_ia32_movntps(to, value); }
+FA_HD void fa_stream(float* to, const fa_float8& value) { __builtin_ia32_movntps256(to, value); }
+FA_HD void fa_stream(float* to, const fa_float16& value) { __builtin_ia32_movntps512(to, value); }
+FA_HD void fa_streamed() { __builtin_ia32_sfence(); }
+#else
+template <class Vector>
+FA_HD void fa_stream(float* to, const Vector& value) {
+    memcpy(to, &value, sizeof value);
+}
+FA_HD void fa_streamed() {}
+#endif
+
 // A number in every lane, by way of an array: GCC inserts element after element where it lowers vector arithmetic.
 template <class Number>
 FA_HD Number fa_splat(float value) {

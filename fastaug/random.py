@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,6 @@ IntLike = int | npt.NDArray[np.integer]
 Spec = float | tuple[float, float] | list[float] | range
 
 _MASK = np.uint64(0xFFFFFFFF)
-_SHIFT = np.uint64(32)
 _MAX_VIEW = 1 << 8
 _MAX_OCCURRENCE = 1 << 24
 
@@ -88,9 +87,8 @@ def _ids(ids: Iterable[str | int] | npt.NDArray[np.uint64]) -> npt.NDArray[np.ui
     return np.array([sample_id(i) if isinstance(i, str) else int(i) for i in ids], dtype=np.uint64)
 
 
-def _words(value: IntLike) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-    wide = np.asarray(value, dtype=np.uint64)
-    return wide & _MASK, wide >> _SHIFT
+def _reaches(value: IntLike, limit: int) -> bool:
+    return value >= limit if isinstance(value, int) else bool(np.any(np.asarray(value) >= limit))
 
 
 @dataclass(frozen=True)
@@ -104,6 +102,15 @@ class Keys:
 
     rows: Words
     path: str = "transform"
+    #: Where the rows lie in memory, which NumPy takes longer to say than a draw takes.
+    _at: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", np.ascontiguousarray(self.rows, dtype=np.uint32))
+        object.__setattr__(self, "_at", _address(self.rows))
+
+    def __reduce__(self) -> tuple[type[Keys], tuple[Words, str]]:
+        return Keys, (self.rows, self.path)  # in another process they lie elsewhere
 
     @classmethod
     def of(
@@ -126,13 +133,18 @@ class Keys:
         Raises:
             ValueError: a view or an occurrence is out of range.
         """
-        if np.any(np.asarray(view) >= _MAX_VIEW) or np.any(np.asarray(occurrence) >= _MAX_OCCURRENCE):
+        if _reaches(view, _MAX_VIEW) or _reaches(occurrence, _MAX_OCCURRENCE):
             raise ValueError(f"view must be below {_MAX_VIEW} and occurrence below {_MAX_OCCURRENCE}")
-        id_lo, id_hi = _words(_ids(ids))
-        last = np.asarray(view, dtype=np.uint64) | (np.asarray(occurrence, dtype=np.uint64) << np.uint64(8))
-        seed_words = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
-        first, second, _, _ = philox4x32((id_lo, id_hi, np.asarray(epoch, np.uint64) & _MASK, last), seed_words)
-        return cls(np.stack([first, second], axis=-1).reshape(-1, 2), path)
+        words = np.ascontiguousarray(_ids(ids), dtype="<u8").reshape(-1, 1).view("<u4")
+        count = len(words)
+        if not all(isinstance(number, int) for number in (epoch, view, occurrence)):
+            (count,) = np.broadcast_shapes((count,), np.shape(epoch), np.shape(view), np.shape(occurrence))
+        counters, keys = np.empty((count, 4), dtype=np.uint32), np.empty((count, 2), dtype=np.uint32)
+        counters[:, :2] = words
+        counters[:, 2] = np.asarray(epoch, np.uint64) & _MASK
+        counters[:, 3] = np.asarray(view, dtype=np.uint32) | (np.asarray(occurrence, dtype=np.uint32) << np.uint32(8))
+        keys[:] = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
+        return cls(_blocks(counters, keys)[:, :2], path)
 
     @classmethod
     def cat(cls, parts: Sequence[Keys]) -> Keys:
@@ -144,7 +156,9 @@ class Keys:
 
     def child(self, name: str | int) -> Keys:
         """The same rows one step down the chain: path + "/name"."""
-        return Keys(self.rows, f"{self.path}/{name}")
+        below = object.__new__(Keys)
+        below.__dict__.update(rows=self.rows, path=f"{self.path}/{name}", _at=self._at)
+        return below
 
     def stream(self, param: str) -> int:
         """The stream of a parameter at this place of the chain."""
@@ -163,13 +177,13 @@ class Keys:
     def _words(self, param: str, block: int, channel: int) -> Words:
         counters = np.empty((len(self.rows), 4), dtype=np.uint32)
         counters[:] = (block & 0xFFFFFFFF, block >> 32, self.stream(param), channel)
-        return _blocks(counters, np.ascontiguousarray(self.rows))
+        return _blocks(counters, self.rows)
 
     def uniform(self, param: str, low: float, high: float) -> Tensor:
         """float32 (B,) in [low, high): low + (high - low) · u, u a multiple of 2^-24."""
         values = torch.empty(len(self.rows), dtype=torch.float32, device="cpu")
-        rows = np.ascontiguousarray(self.rows)
-        native().fa_draw_uniforms(_address(rows), values.data_ptr(), len(rows), self.stream(param), low, high)
+        at = (self._at, values.data_ptr(), len(self.rows), self.stream(param))
+        native().fa_draw_uniforms(*at, low, high)
         return values
 
     def log_uniform(self, param: str, low: float, high: float) -> Tensor:
@@ -194,8 +208,7 @@ class Keys:
         """
         if isinstance(high, int) and 0 < high - low <= 1 << 31:
             values = torch.empty(len(self.rows), dtype=torch.int64, device="cpu")
-            rows = np.ascontiguousarray(self.rows)
-            at = (_address(rows), values.data_ptr(), len(rows), self.stream(param))
+            at = (self._at, values.data_ptr(), len(self.rows), self.stream(param))
             native().fa_draw_integers(*at, low, high - low)
             return values
         span = np.asarray(high, dtype=np.int64) - low
@@ -214,8 +227,7 @@ class Keys:
         if p <= 0 or p >= 1:  # decided without looking: u lies in [0, 1)
             return torch.full((len(self.rows),), p >= 1, device="cpu")
         values = torch.empty(len(self.rows), dtype=torch.bool, device="cpu")
-        rows = np.ascontiguousarray(self.rows)
-        native().fa_draw_coins(_address(rows), values.data_ptr(), len(rows), self.stream(param), p)
+        native().fa_draw_coins(self._at, values.data_ptr(), len(self.rows), self.stream(param), p)
         return values
 
     def permutation(self, param: str, n: int) -> Tensor:
@@ -229,7 +241,8 @@ class Keys:
         if isinstance(spec, list):
             return self.choice(param, spec)
         if isinstance(spec, range):
-            return (spec.start + spec.step * self.integers(param, 0, len(spec))).float()
+            index = self.integers(param, 0, len(spec))
+            return (index if spec == range(len(spec)) else spec.start + spec.step * index).float()
         return torch.full((len(self),), float(spec), dtype=torch.float32)
 
     def noise_key(self, param: str) -> Tensor:

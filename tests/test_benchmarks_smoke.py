@@ -81,6 +81,25 @@ def test_ratio_is_peer_time_over_ours_per_item() -> None:
     json.dumps(record)
 
 
+def test_a_target_in_seconds_is_per_item_and_recorded_before_it_is_asserted() -> None:
+    def ours(limit: float) -> dict[str, Any]:
+        benchmark = Benchmark()
+        options = {"items": 8, "unit": "clip", "timer": Clock(), "maximum_seconds": limit}
+        try:
+            harness.compare(benchmark, costing("ours", 0.1), [], **options)
+        finally:
+            seen.append(benchmark.extra_info)
+        return seen[-1]["ours"]
+
+    seen: list[dict[str, Any]] = []
+    assert ours(0.0126)["met"] is True
+    with pytest.raises(AssertionError, match=r"fastaug: 0\.0125 s, at most 0\.0124 s asked"):
+        ours(0.0124)
+    assert seen[-1]["ours"] == {**seen[0]["ours"], "maximum": 0.0124, "met": False}
+    case = {"suite": "chain", "case": "x", **seen[-1]}
+    assert "12.5 [12.5, 12.5] ms/clip (target 12.4 ms: not met)" in render.case_rows(case)[0]
+
+
 def test_spread_is_the_interquartile_range() -> None:
     found = harness.spread(harness.Contender(costing("x", 0), items=2, seconds=[2.0, 4.0, 6.0, 8.0, 100.0]))
     assert (found["low"], found["median"], found["high"], found["rounds"]) == (2.0, 3.0, 4.0, 5)

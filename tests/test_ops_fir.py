@@ -46,7 +46,7 @@ def test_any_length_and_filter(length: int, half: int) -> None:
     assert torch.equal(y[:, 1:], other)
 
 
-@pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 500])
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 8, 9, 31, 32, 33, 63, 64, 65, 500])
 def test_equals_the_definition_at_any_length(length: int) -> None:
     x = torch.rand(3, 2, length) - 0.5
     cutoff, highpass = torch.tensor([0.013, 0.2, 0.5], dtype=torch.float64), torch.tensor([False, True, False])

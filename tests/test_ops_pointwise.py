@@ -63,7 +63,7 @@ def test_equal_plain_torch_bit_by_bit(length: int, active: Tensor | None) -> Non
 
 
 def test_functions_keep_the_bits_of_their_definitions() -> None:
-    """gain, delay and crop in the words of functional.py, over the ranges of the presets."""
+    """gain, delay and crop in the words of their documentation, over the ranges of the presets."""
     x = samples(length=4000)
     db = torch.tensor([-6.0, -0.1, 3.0, 12.0])
     factor = torch.pow(10.0, db.double() / 20).float()
@@ -75,6 +75,19 @@ def test_functions_keep_the_bits_of_their_definitions() -> None:
     expected = x + delayed * level[:, None, None]
     assert same_bits(F.delay(x, 8000, ms, level, halve=False, active=SOME), pick(SOME, expected, x))
     assert same_bits(F.delay(x, 8000, ms, level, active=SOME), pick(SOME, expected * 0.5, x))
+
+
+def test_batches_beyond_the_caches_have_the_same_bits() -> None:
+    """More than 2^21 samples are written past the caches: rows that start and end anywhere in a cache line."""
+    x = samples(rows=7, channels=2, length=150_001)
+    x[3, 1, 70_000:70_003] = torch.tensor([float("nan"), float("inf"), -0.0])
+    factors, active = torch.linspace(-2.0, 2.0, 7), torch.arange(7) % 3 > 0
+    starts = torch.tensor([0, 1, -1, 17, -33, 5, 150_001])
+    for clip in (False, True):
+        expected = torch.cat([ops.scale(x[i : i + 1], factors[i], clip, active[i : i + 1]) for i in range(7)])
+        assert same_bits(ops.scale(x, factors, clip, active), expected)
+    pieces = [ops.crop(x[i : i + 1], starts[i : i + 1], 150_003) for i in range(7)]
+    assert same_bits(ops.crop(x, starts, 150_003), torch.cat(pieces))
 
 
 def test_rows_alone_and_non_finite_samples() -> None:

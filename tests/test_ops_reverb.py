@@ -125,6 +125,20 @@ def test_tiny(length: int) -> None:
     assert reverb(noise(0, 2, length), 22_050).shape == (0, 2, length)
 
 
+@pytest.mark.parametrize("late", [0, 9])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_the_first_comb_answers_after_its_delay(channels: int, late: int) -> None:
+    """In the smallest room at 8 kHz that is 20 samples: up to there a clip is only clipped."""
+    x = noise(1, channels, 40, level=3.0)
+    for length in (19 + late, 20 + late, 21 + late):
+        for wet_only in (False, True):
+            setting = {"room_scale": 0.0, "pre_delay_ms": late / 8, "wet_only": wet_only}
+            y = reverb(x[..., :length], 8_000, **setting)[0]
+            expected = reference.reverb(x[0, :, :length].numpy(), 8_000, **setting)
+            assert (y - torch.from_numpy(expected)).abs().max() < 1e-6
+            assert bool(y.any() if wet_only else (y != x[0, :, :length].clamp(-1, 1)).any()) == (length > 20 + late)
+
+
 def test_long_pre_delay_leaves_the_dry_signal() -> None:
     x = noise(1, 1, 2000)
     assert torch.equal(reverb(x, 8_000, pre_delay_ms=500.0), x)

@@ -212,6 +212,25 @@ def test_short_and_silent(length: int, rate: int) -> None:
     assert pitch_shift(torch.zeros(0, 1, length), rate, 5.0).shape == (0, 1, length)
 
 
+def test_a_clip_of_many_minutes() -> None:
+    """Its memory is given back, but not before the row is done."""
+    x = torch.randn(1, 1, 4_300_000, generator=torch.Generator().manual_seed(0))
+    y, (stretched, _) = pitch_shift(x, 1000, 2.0), time_stretch(x, 0.9, 1000)
+    assert torch.equal(y[..., :9_000], pitch_shift(x[..., :10_000], 1000, 2.0)[..., :9_000])
+    assert torch.equal(stretched[..., :9_000], time_stretch(x[..., :10_000], 0.9, 1000)[0][..., :9_000])
+    assert 0.9 < float(y[..., -1_000_000:].std()) < 1.1 and 0.9 < float(stretched[..., -1_000_000:].std()) < 1.1
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 31, 32, 33, 40])
+def test_short_clips_are_resampled_like_the_beginning_of_long_ones(length: int) -> None:
+    """White noise in which silence follows; up to 32 samples take a path of their own."""
+    x = torch.zeros(6, 2, 200)
+    x[..., :length] = torch.randn(6, 2, length, generator=torch.Generator().manual_seed(length))
+    semitones = torch.tensor([0.01, 1.0, 6.3, 7.0, 12.0, 19.0])
+    alone, expected = pitch_shift(x[..., :length], 22_050, semitones), pitch_shift(x, 22_050, semitones)[..., :length]
+    torch.testing.assert_close(alone, expected, rtol=0, atol=1e-6)
+
+
 def test_bad_arguments_raise() -> None:
     x = torch.zeros(2, 1, 100)
     with pytest.raises(ValueError, match=r"factor must lie in \[0.1, 100\]"):

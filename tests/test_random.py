@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
+import pickle
 import random
 import zlib
 
@@ -62,6 +65,17 @@ def test_definitions_of_ids_streams_and_subkeys() -> None:
     assert tuple(map(int, keys.rows[0])) == subkey
     expected = philox_in_plain_python((5, 0, stream_id("transform/4/0:cutoff_hz"), 2), subkey)
     assert tuple(keys.words("cutoff_hz", block=5, channel=2)[0].tolist()) == expected
+
+
+def test_copies_of_keys_know_where_their_own_rows_lie() -> None:
+    keys = Keys.of(1, np.arange(20, dtype=np.uint64)[::2]).child(2)
+    reversed_rows = dataclasses.replace(keys, rows=keys.rows[::-1])
+    for copied in (pickle.loads(pickle.dumps(keys)), copy.deepcopy(keys), copy.copy(keys), reversed_rows, keys):
+        assert copied.path == keys.path and copied._at == copied.rows.ctypes.data
+    drawn = keys.uniform("x", 0.0, 1.0)
+    assert torch.equal(pickle.loads(pickle.dumps(keys)).uniform("x", 0.0, 1.0), drawn)
+    assert torch.equal(reversed_rows.uniform("x", 0.0, 1.0), drawn.flip(0))
+    assert torch.equal(Keys.of(1, range(0, 20, 2)).child(2).uniform("x", 0.0, 1.0), drawn)
 
 
 GOLDEN = {

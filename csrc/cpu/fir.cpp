@@ -19,23 +19,33 @@ constexpr int kSmallest = 256, kSizes = 7;  // transforms of 256 to 16384 points
 constexpr double kTransformCost[kSizes] = {2500, 4900, 11600, 27000, 57000, 120000, 270000};
 constexpr double kOutputCost = 4.3, kTapCost = 0.325;
 
-// Taps 0..half in double precision, not yet of unit sum: those of fa_fir_tap. Sines and cosines of eight taps at a time
-// turn on by a fixed angle: rounding grows by 1e-16 a turn.
-FA_CLONES void fill_taps(double cutoff, long long half, double* taps) {
+// cos and sin of 1, 2, .. 8 times a number of half turns. Only the first come from the library, which takes longer than
+// the filter of a short clip; sums of angles give the others.
+FA_HD void eight_angles(double half_turns, double* cosine, double* sine) {
+    cosine[0] = fa_cos_pi(half_turns), sine[0] = fa_sin_pi(half_turns);
+    for (int n = 1; n < 8; ++n) {
+        const int a = n / 2, b = n - 1 - a;  // (a + 1) + (b + 1) = n + 1: three sums from the first to any
+        cosine[n] = cosine[a] * cosine[b] - sine[a] * sine[b];
+        sine[n] = sine[a] * cosine[b] + cosine[a] * sine[b];
+    }
+}
+
+// Taps 0..half in double precision, those of fa_fir_tap before they have unit sum, and that sum. Sines and cosines of
+// eight taps at a time turn on by a fixed angle: rounding grows by 1e-16 a turn.
+FA_CLONES void fill_taps(double cutoff, long long half, double* taps, double& sum) {
     constexpr int kPhases = 8;
     const double angles[2] = {2.0 * cutoff, 1.0 / static_cast<double>(half)};  // in half turns
-    double cosine[2][kPhases], sine[2][kPhases], turn_cosine[2], turn_sine[2];
+    double cosine[2][kPhases], sine[2][kPhases], turn_cosine[2], turn_sine[2], place[kPhases], sums[kPhases] = {};
     for (int a = 0; a < 2; ++a) {
-        for (int i = 0; i < kPhases; ++i) {
-            cosine[a][i] = fa_cos_pi(angles[a] * (i + 1));
-            sine[a][i] = fa_sin_pi(angles[a] * (i + 1));
-        }
+        eight_angles(angles[a], cosine[a], sine[a]);
         turn_cosine[a] = cosine[a][kPhases - 1], turn_sine[a] = sine[a][kPhases - 1];
     }
+    for (int i = 0; i < kPhases; ++i) place[i] = FA_PI * (i + 1);
     taps[0] = 2.0 * cutoff;
     for (long long n = 1; n <= half; n += kPhases) {
         for (int i = 0; i < kPhases; ++i) {
-            taps[n + i] = (0.5 + 0.5 * cosine[1][i]) * sine[0][i] / (FA_PI * static_cast<double>(n + i));
+            taps[n + i] = (0.5 + 0.5 * cosine[1][i]) * sine[0][i] / place[i];
+            place[i] += FA_PI * kPhases;
         }
         for (int a = 0; a < 2; ++a) {
             for (int i = 0; i < kPhases; ++i) {
@@ -45,6 +55,12 @@ FA_CLONES void fill_taps(double cutoff, long long half, double* taps) {
             }
         }
     }
+    for (long long n = half + 1; n < half + kPhases; ++n) taps[n] = 0.0;  // the last turn went beyond the end
+    for (long long n = 1; n <= half; n += kPhases) {
+        for (int i = 0; i < kPhases; ++i) sums[i] += taps[n + i];
+    }
+    sum = taps[0];
+    for (double part : sums) sum += 2.0 * part;
 }
 
 // Memory of a thread, kept from row to row.
@@ -87,9 +103,8 @@ FaFir design(double cutoff, long long half, bool highpass, long long length, Scr
     fir.half = half, fir.highpass = highpass;
     const size_t count = static_cast<size_t>(half) + 1;
     scratch.exact.resize(count + 8);
-    fill_taps(cutoff, half, scratch.exact.data());
-    double sum = scratch.exact[0];
-    for (size_t n = 1; n < count; ++n) sum += 2.0 * scratch.exact[n];
+    double sum;
+    fill_taps(cutoff, half, scratch.exact.data(), sum);
     scratch.taps.resize(count);
     for (size_t n = 0; n < count; ++n) scratch.taps[count - 1 - n] = static_cast<float>(scratch.exact[n] / sum);
     fir.taps = scratch.taps.data();
@@ -137,6 +152,33 @@ void run_channel(const FaFir& fir, const float* x, float* y, long long length, S
     filter_channel(fir, {x, y, length, work, scratch.edges.data()}, checked);
 }
 
+// Channels of at most kShort samples: most taps meet an edge sample, which repeats, and are added up beforehand.
+constexpr int kShort = 32;
+
+void run_short(const float* x, float* y, double cutoff, long long half, bool highpass, long long channels, int length,
+               Scratch& scratch) {
+    scratch.exact.resize(static_cast<size_t>(half) + 9);
+    double *taps = scratch.exact.data(), sum, beyond[kShort + 1];  // beyond[d]: the sum of taps d, d + 1, ..
+    fill_taps(cutoff, half, taps, sum);
+    const int reach = static_cast<int>(std::min<long long>(half, length));
+    for (int d = 0; d <= reach; ++d) {
+        taps[d] /= sum;
+        beyond[d] = d ? beyond[d - 1] - taps[d - 1] : 0.5 + 0.5 * taps[0];  // the sum of all is 1
+    }
+    float kept[kShort];
+    for (long long c = 0; c < channels; ++c, x += length, y += length) {
+        std::copy(x, x + length, kept);
+        for (int t = 0; t < length; ++t) {
+            double low = t < reach ? beyond[t + 1] * static_cast<double>(kept[0]) : 0.0;
+            for (int j = std::max(0, t - reach); j <= std::min(length - 1, t + reach); ++j) {
+                low += taps[j < t ? t - j : j - t] * static_cast<double>(kept[j]);
+            }
+            if (length - t <= reach) low += beyond[length - t] * static_cast<double>(kept[length - 1]);
+            y[t] = highpass ? kept[t] - static_cast<float>(low) : static_cast<float>(low);
+        }
+    }
+}
+
 void run_row(const float* x, float* y, double cutoff, bool highpass, long long channels, long long length,
              long long zeros) {
     const long long half = fa_fir_half(cutoff, zeros);
@@ -146,9 +188,14 @@ void run_row(const float* x, float* y, double cutoff, bool highpass, long long c
         return;
     }
     thread_local Scratch scratch;
-    const FaFir fir = design(cutoff, half, highpass, length, scratch);
-    for (long long c = 0; c < channels; ++c) run_channel(fir, x + c * length, y + c * length, length, scratch);
-    if ((scratch.copy.size() + 2 * scratch.work.size() + 3 * scratch.taps.size()) * sizeof(float) > kKept) scratch = {};
+    if (length <= kShort) {
+        run_short(x, y, cutoff, half, highpass, channels, static_cast<int>(length), scratch);
+    } else {
+        const FaFir fir = design(cutoff, half, highpass, length, scratch);
+        for (long long c = 0; c < channels; ++c) run_channel(fir, x + c * length, y + c * length, length, scratch);
+    }
+    if ((scratch.copy.size() + 2 * scratch.work.size() + 3 * scratch.exact.size()) * sizeof(float) > kKept)
+        scratch = {};
 }
 
 }  // namespace

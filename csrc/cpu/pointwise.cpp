@@ -92,21 +92,58 @@ void copy(const float* x, float* y, int64_t count) {
     if (x != y && count > 0) copy_loop(x, y, count, zero);
 }
 
-void levels(const float* x, float* y, int64_t count, FaLevel before, FaLevel after) {
-    const bool first = !fa_is_plain(before), second = !fa_is_plain(after);
-    if (first && second) return scale_twice(x, y, count, before, after);
-    if (first || second) return scale(x, y, count, first ? before : after);
-    copy(x, y, count);
+// scale and copy of more than the caches hold: two thirds of the time.
+template <class Piece, bool Plain>
+FA_HD void stream_lanes(const float* x, float* y, int64_t count, FaLevel level) {
+    constexpr int64_t kWidth = sizeof(Piece) / sizeof(float);
+    const auto next = [=](float sample) { return Plain ? sample : fa_level_sample(sample, level); };
+    const Piece limit = fa_splat<Piece>(level.limit), factor = fa_splat<Piece>(level.factor);
+    int64_t i = 0;
+    for (const int64_t head = head_of(y, count); i < head; ++i) y[i] = next(x[i]);
+    for (; i + kWidth <= count; i += kWidth) {
+        Piece value;
+        memcpy(&value, x + i, sizeof value);
+        if (!Plain) {
+            value = value * factor;
+            value = value > limit ? limit : value < -limit ? -limit : value;
+        }
+        fa_stream(y + i, value);
+    }
+    for (; i < count; ++i) y[i] = next(x[i]);
+    fa_streamed();
 }
 
-// One line of one window: outputs [begin, end) read x[start + t], zeros outside its `length` samples.
+template <class Piece>
+FA_HD void stream_scaled_lanes(const float* x, float* y, int64_t count, FaLevel level) {
+    stream_lanes<Piece, false>(x, y, count, level);
+}
+
+template <class Piece>
+FA_HD void stream_copy_lanes(const float* x, float* y, int64_t count) {
+    stream_lanes<Piece, true>(x, y, count, {});
+}
+
+FA_BY_WIDTH(stream_scaled, (const float* x, float* y, int64_t count, FaLevel level), (x, y, count, level))
+FA_BY_WIDTH(stream_copy, (const float* x, float* y, int64_t count), (x, y, count))
+
+constexpr int64_t kCached = 1 << 21;  // samples; a result of more is written past the caches
+
+void levels(const float* x, float* y, int64_t count, FaLevel before, FaLevel after, bool past) {
+    const bool first = !fa_is_plain(before), second = !fa_is_plain(after);
+    if (first && second) return scale_twice(x, y, count, before, after);
+    if (first || second) return (past ? stream_scaled : scale)(x, y, count, first ? before : after);
+    (past ? stream_copy : copy)(x, y, count);
+}
+
+// One line of one window: outputs [begin, end) read x[start + t], zeros outside its `length` samples. past: write past
+// the caches.
 void window(const float* x, float* y, int64_t length, int64_t start, int64_t begin, int64_t end, FaLevel before,
-            FaLevel after) {
+            FaLevel after, bool past) {
     const FaOverlap sound = fa_overlap(begin, end, length, start);
     const float silence = fa_level_sample(fa_level_sample(0.0f, before), after);  // -0 where the sign is turned
     for (int64_t t = begin; t < sound.begin; ++t) y[t] = silence;
     if (sound.begin < sound.end)
-        levels(x + sound.begin + start, y + sound.begin, sound.end - sound.begin, before, after);
+        levels(x + sound.begin + start, y + sound.begin, sound.end - sound.begin, before, after, past);
     for (int64_t t = sound.end; t < end; ++t) y[t] = silence;
 }
 
@@ -120,6 +157,7 @@ void fa_pointwise(const float* x, float* y, const long long* starts, const unsig
                   long long threads) {
     const FaLevel plain = {1.0f, fa_no_limit()};
     const int64_t n = channels * out_length;
+    const bool past = x != y && rows * n > kCached;
     const auto noise = [&](int64_t row, const float* from, float* to, FaLevel after) {
         const int64_t sound = valid ? fa_clamp<int64_t>(valid[row], 0, out_length) : out_length;
         FaSums sums = {0.0, 0.0};
@@ -140,7 +178,7 @@ void fa_pointwise(const float* x, float* y, const long long* starts, const unsig
             float* out = to + channel * out_length;
             fa::add_noise(in, out, sound, sigma, clip_noise ? 1.0f : fa_no_limit(), after, keys + 3 * row,
                           static_cast<uint32_t>(channel));
-            levels(in + sound, out + sound, out_length - sound, after, plain);
+            levels(in + sound, out + sound, out_length - sound, after, plain, false);
         }
     };
     parallel_pieces(rows * channels, out_length, threads, [&](int64_t line, int64_t begin, int64_t end) {
@@ -149,11 +187,11 @@ void fa_pointwise(const float* x, float* y, const long long* starts, const unsig
         const FaLevel after = fa_level_of_row({flip_after, factor_after, active_after, clip_after != 0}, row);
         const int64_t start = starts ? starts[row] : 0;
         if (!(keys && (!noisy || noisy[row])))
-            return window(x + line * length, y + line * out_length, length, start, begin, end, before, after);
+            return window(x + line * length, y + line * out_length, length, start, begin, end, before, after, past);
         if (begin > 0 || line % channels > 0) return;  // a row's level needs all of it: its first piece does the rest
         if (!starts && fa_is_plain(before)) return noise(row, x + row * n, y + row * n, after);
         for (int64_t i = line; i < line + channels; ++i)
-            window(x + i * length, y + i * out_length, length, start, 0, out_length, before, plain);
+            window(x + i * length, y + i * out_length, length, start, 0, out_length, before, plain, false);
         noise(row, y + row * n, y + row * n, after);
     });
 }

@@ -128,6 +128,16 @@ int prepare(Side* sides, const Unit& unit, const FaReverbSettings& settings, dou
     return vectors ? phases : 0;
 }
 
+// A unit whose clip ends before the first comb answers.
+void dry_unit(const Unit& unit, long long length, Flags flags) {
+    static const float silence[2][kReverbBlock] = {};
+    for (long long start = 0; start < length; start += kReverbBlock) {
+        const int n = static_cast<int>(std::min<long long>(kReverbBlock, length - start));
+        for (int channel = 0; channel < unit.channels; ++channel)
+            mix<float>(unit, channel, silence, unit.in[channel] + start, unit.out[channel] + start, n, flags);
+    }
+}
+
 void reverb_row(const float* in, float* out, const float* p, long long channels, long long length, double rate,
                 Flags flags, int adjoint) {
     const FaReverbSettings s = {p[0], p[1], p[2], channels > 2 ? 0.0f : p[3], p[4], p[5]};
@@ -147,6 +157,10 @@ void reverb_row(const float* in, float* out, const float* p, long long channels,
                            1 + two,
                            mode == kReverbSingle ? 1 : 2,
                            mode};
+        if (length <= fa_reverb_delay(0, 0, s, rate) + c.pre_delay) {  // no delay is shorter than this one
+            dry_unit(unit, length, flags);
+            continue;
+        }
         Side sides[2];
         if (const int phases = prepare(sides, unit, s, rate)) {
             reverb_unit(unit, sides, c, length, flags, phases);

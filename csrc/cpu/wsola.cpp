@@ -15,16 +15,20 @@ namespace {
 constexpr int kGroup = 4;                             // vectors of candidates per pass
 constexpr int kCandidates = kGroup * kResampleLanes;  // candidates per pass
 
-// Memory of one thread, kept for its next row unless it is large: fresh pages would cost a tenth of the time.
+// Memory of one thread, kept for its next row: fresh pages would cost a tenth of the time.
 struct Room {
     std::vector<float> source, stretched, estimates;
 };
 
 Room& room() {
     static thread_local Room mine;
-    constexpr size_t large = 1 << 22;
-    if (mine.source.size() + mine.stretched.size() > large) mine = {};
     return mine;
+}
+
+// After a row: gives back what a long one took.
+void tidy() {
+    constexpr size_t large = 1 << 22;
+    if (room().source.size() + room().stretched.size() > large) room() = {};
 }
 
 float* reserve(std::vector<float>& memory, long long count) {
@@ -229,6 +233,7 @@ void fa_time_stretch(const float* x, float* y, const double* factor, const unsig
         }
         const long long n = std::min(fa_wsola_length(length, factor[row]), out_length);
         stretch(pad(in, channels, length, w, factor[row], n), out, out_length, n, w, factor[row]);
+        tidy();
     });
 }
 
@@ -253,5 +258,6 @@ void fa_pitch_shift(const float* x, float* y, const double* factor, const unsign
         for (long long c = 0; c < channels; ++c) {
             fa_repitch_row(stretched + c * stride + margin, out + c * length, length, f, half_band);
         }
+        tidy();
     });
 }

@@ -86,7 +86,9 @@ def row_values(value: float | Tensor, x: Tensor, name: str, dtype: torch.dtype =
         value = value.expand(rows)
     if value.shape != (rows,):
         raise ValueError(f"{name} must be a number or have shape ({rows},), got {tuple(value.shape)}")
-    return value.to(device=x.device, dtype=dtype, non_blocking=True).contiguous()
+    if value.dtype != dtype or value.device != x.device:
+        value = value.to(device=x.device, dtype=dtype, non_blocking=True)
+    return value.contiguous()
 
 
 def active_rows(active: Tensor | None, x: Tensor) -> Tensor | None:
@@ -102,7 +104,7 @@ def active_rows(active: Tensor | None, x: Tensor) -> Tensor | None:
         raise TypeError(f"active must be a bool tensor, got {active.dtype}")
     if active.shape != (x.shape[0],):
         raise ValueError(f"active must have shape ({x.shape[0]},), got {tuple(active.shape)}")
-    return active.to(device=x.device, non_blocking=True).contiguous()
+    return (active if active.device == x.device else active.to(x.device, non_blocking=True)).contiguous()
 
 
 def direct(*tensors: Tensor | None) -> bool:
@@ -117,12 +119,15 @@ def direct(*tensors: Tensor | None) -> bool:
         return False
     if torch._C._functorch.maybe_current_level() is not None:  # vmap: the dispatcher loops over its rows
         return False
-    present = [t for t in tensors if t is not None]
     if torch.autograd.forward_ad._current_level >= 0:
-        _refuse_tangents(present)
-    if any(type(t) not in (Tensor, torch.nn.Parameter) or t.device.type != "cpu" for t in present):
-        return False
-    return not (torch.is_grad_enabled() and any(t.requires_grad for t in present))
+        _refuse_tangents([t for t in tensors if t is not None])
+    recording = torch.is_grad_enabled()
+    for t in tensors:
+        if t is None:
+            continue
+        if type(t) not in (Tensor, torch.nn.Parameter) or not t.is_cpu or (recording and t.requires_grad):
+            return False
+    return True
 
 
 def _refuse_tangents(tensors: list[Tensor]) -> None:

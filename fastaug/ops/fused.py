@@ -33,7 +33,8 @@ class Scaling(NamedTuple):
         if self.factor is not None and later.factor is not None:
             return None
         flip = later.flip if self.flip is None else self.flip if later.flip is None else self.flip ^ later.flip
-        return (self if later.factor is None else later)._replace(flip=flip)
+        level = self if later.factor is None else later
+        return Scaling(flip, level.factor, level.active, level.clip)
 
 
 class Hiss(NamedTuple):
@@ -63,16 +64,21 @@ class Pointwise(NamedTuple):
         """
         if later.starts is not None or (self.noise is not None and later.noise is not None):
             return None
+        starts, length, before, noise, after = self
         if later.noise is not None:
-            return self._replace(noise=later.noise)
-        level = (self.before if self.noise is None else self.after).then(later.before)
+            return Pointwise(starts, length, before, later.noise, after)
+        level = (before if noise is None else after).then(later.before)
         if level is None:
             return None
-        return self._replace(before=level) if self.noise is None else self._replace(after=level)
+        if noise is None:
+            return Pointwise(starts, length, level, noise, after)
+        return Pointwise(starts, length, before, noise, level)
 
 
 def amplitude(gain_db: float | Tensor, x: Tensor) -> Tensor:
     """Decibels as factors, float32 (B,): 10 ** (gain_db / 20)."""
+    if not isinstance(gain_db, Tensor):  # small tensors before a large one may cost it the memory that was just freed
+        return row_values(10.0 ** (gain_db / 20), x, "gain_db")
     # in float64 and rounded once: a float32 pow differs between a vector's lanes and its tail, so between batch sizes
     return torch.pow(10.0, row_values(gain_db, x, "gain_db", torch.float64) / 20).float()
 

@@ -86,8 +86,8 @@ def _check_settings(settings: Tensor) -> None:
     if settings.shape[0] == 0:
         return
     names = ("reverberance", "hf_damping", "room_scale", "stereo_depth", "pre_delay_ms")
-    low, high = settings[:, :5].amin(0).tolist(), settings[:, :5].amax(0).tolist()
-    for name, bottom, top in zip(names, low, high):
+    low, high = torch.aminmax(settings[:, :5], dim=0)
+    for name, bottom, top in zip(names, low.tolist(), high.tolist()):
         _check_range(name, bottom, top)
 
 

@@ -97,7 +97,7 @@ def pitch_shift(
 
 def stretch_factor(semitones: Tensor) -> Tensor:
     """2 ** (-semitones / 12) in float64, rounded to six significant digits as sox's ``%g`` does."""
-    factor = torch.exp2(-semitones.double() / 12.0)
+    factor = torch.exp2(semitones.double() / -12.0)
     digits = torch.where(factor < 1.0, 1e6, 1e5)  # within ±36 semitones; 10 ** n would be inexact on some devices
     return torch.round(factor * digits) / digits
 
@@ -141,7 +141,8 @@ def _largest(semitones: float | Tensor, bound: float) -> float:
         return abs(float(semitones))
     if semitones.device.type != "cpu" or torch.compiler.is_compiling() or semitones.numel() == 0:
         return bound
-    return float(semitones.abs().max())
+    low, high = torch.aminmax(semitones)
+    return max(-float(low), float(high))
 
 
 def _stretch_cpu(x: Tensor, factors: Tensor, sample_rate: int, out_length: int, active: Tensor | None) -> Tensor:
@@ -161,7 +162,8 @@ def _pitch_cpu(
     inplace: bool = False,
 ) -> Tensor:
     x, factors = x.contiguous(), factors.contiguous()
-    if factors.numel() and not (float(factors.min()) >= 2.0**-3.01 and float(factors.max()) <= 2.0**3.01):
+    low, high = (float(end) for end in torch.aminmax(factors)) if factors.numel() else (1.0, 1.0)
+    if not (low >= 2.0**-3.01 and high <= 2.0**3.01):
         raise ValueError(f"semitones must lie in [-36, 36] and not be NaN, got stretch factors {factors.tolist()[:8]}")
     y = x if inplace else torch.empty_like(x)
     addresses = (x.data_ptr(), y.data_ptr(), factors.data_ptr(), pointer(active))

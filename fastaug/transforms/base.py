@@ -313,9 +313,10 @@ class Transform(nn.Module):
         return samples.float().reshape(*[1] * (self.batch_dim - samples.dim()), *samples.shape)
 
     def _rate(self, given: int | None) -> int | None:
-        rate = next((r for r in (given, self.sample_rate, self._bound_rate) if r is not None), None)
+        rate = given if given is not None else self.sample_rate if self.sample_rate is not None else self._bound_rate
         if rate is not None:
-            check_rate(rate, type(self).__name__)
+            if given is not None:  # the others were checked when they were set
+                check_rate(given, type(self).__name__)
         elif self.needs_sample_rate:
             name = type(self).__name__
             raise ValueError(
