@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "../codecs/mp3_hybrid.h"
-#include "../codecs/mp3_lines.h"
+#include "../codecs/mp3_two.h"
 #include "../codecs/status.h"
 
 namespace fa {
