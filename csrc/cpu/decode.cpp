@@ -369,7 +369,7 @@ std::vector<Segment> merge(const std::vector<const Crop*>& sorted, long long lon
         const bool touches = last && last->crops[0]->member == crop->member && crop->low <= last->high;
         const long long high = touches ? std::max(last->high, crop->high) : 0;
         const long long shared = touches ? std::min(last->high, crop->high) - crop->low : 0;
-        const bool much = shared * 8 >= crop->high - crop->low && high - last->low <= 4 * longest;
+        const bool much = touches && shared * 8 >= crop->high - crop->low && high - last->low <= 4 * longest;
         if (touches && (high == last->high || high - last->low <= longest || much)) {
             last->high = high;
             ++last->count;
