@@ -64,9 +64,24 @@ FA_BY_WIDTH(imdct,
 FA_BY_WIDTH(synthesis, (const FaMp3Tables& t, const float (*rows)[32], FaMp3State& state, float* out),
             (t, rows, state, out))
 
-FA_CLONES void place_lines(const FaMp3Tables& t, const FaMp3Granule& g, int band, const float* lines, float* rows) {
+// Lines in stream order to (coefficient, subband): of long blocks a transposition.
+FA_CLONES void place_long(const float* lines, float (*rows)[32]) {
+    for (int sb = 0; sb < 32; sb += 4) {
+        const float* from = lines + 18 * sb;
+        fa_float4 tile[4];
+        for (int k = 0; k < 16; k += 4) {
+            for (int i = 0; i < 4; ++i) memcpy(&tile[i], from + 18 * i + k, sizeof tile[i]);
+            fa_transpose_four(tile);
+            for (int i = 0; i < 4; ++i) memcpy(rows[k + i] + sb, &tile[i], sizeof tile[i]);
+        }
+        for (int i = 0; i < 4; ++i) rows[16][sb + i] = from[18 * i + 16], rows[17][sb + i] = from[18 * i + 17];
+    }
+}
+
+void place_lines(const FaMp3Tables& t, const FaMp3Granule& g, int band, const float* lines, float (*rows)[32]) {
+    if (g.kind == 0) return place_long(lines, rows);
     const uint16_t* place = t.place[g.kind][band];
-    for (int i = 0; i < kMp3Lines; ++i) rows[place[i]] = lines[i];
+    for (int i = 0; i < kMp3Lines; ++i) rows[0][place[i]] = lines[i];
 }
 
 int subbands_of(const FaMp3Granule& g, int count) { return g.kind ? 32 : fa_min(32, (count + 17) / 18 + 1); }
@@ -100,14 +115,14 @@ void hybrid_mean(const FaMp3Tables& t, const Granule& g, Lines& lines, FaMp3Stat
     const int band = g.header.band;
     if (g.middle || same_blocks(g.side[0], g.side[1])) {
         if (!g.middle) add_rows(lines.stream[0], lines.stream[1], 0.5f);
-        place_lines(t, g.side[0], band, lines.stream[0], lines.rows[0][0]);
+        place_lines(t, g.side[0], band, lines.stream[0], lines.rows[0]);
         hybrid(t, g.side[0], g.middle ? lines.count[0] : fa_max(lines.count[0], lines.count[1]), lines.rows[0],
                state[0]);
         return;
     }
     memset(state[1].overlap, 0, sizeof state[1].overlap);
     for (int c = 0; c < 2; ++c) {
-        place_lines(t, g.side[c], band, lines.stream[c], lines.rows[c][0]);
+        place_lines(t, g.side[c], band, lines.stream[c], lines.rows[c]);
         scale_rows(lines.rows[c][0], 0.5f);
         hybrid(t, g.side[c], lines.count[c], lines.rows[c], state[c]);
     }
@@ -275,7 +290,7 @@ class Decoder {
             hybrid_mean(t_, g, lines_, scratch_.state);
         } else {
             for (int c = 0; c < g.header.channels; ++c) {
-                place_lines(t_, g.side[c], g.header.band, lines_.stream[c], lines_.rows[c][0]);
+                place_lines(t_, g.side[c], g.header.band, lines_.stream[c], lines_.rows[c]);
                 hybrid(t_, g.side[c], lines_.count[c], lines_.rows[c], scratch_.state[c]);
             }
         }
