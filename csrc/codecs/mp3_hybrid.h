@@ -30,8 +30,20 @@ FA_HD void fa_fill(FaLanes<Piece>& value, float x) {
 }
 
 template <class Piece>
+FA_HD void fa_mp3_broadcast(float x, Piece& all) {
+    all = fa_splat<Piece>(x);
+}
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+// A load that the multiply-add can do itself; from fa_splat GCC makes a permutation.
+FA_HD void fa_mp3_broadcast(float x, fa_float16& all) {
+    all = __builtin_ia32_broadcastss512(fa_float4{x, 0, 0, 0}, fa_float16{}, -1);
+}
+#endif
+
+template <class Piece>
 FA_HD void fa_add_scaled(FaLanes<Piece>& sum, const FaLanes<Piece>& a, float factor) {
-    const Piece all = fa_splat<Piece>(factor);
+    Piece all;
+    fa_mp3_broadcast(factor, all);
     for (int i = 0; i < sum.kPieces; ++i) sum.piece[i] = fa_fma(a.piece[i], all, sum.piece[i]);
 }
 
