@@ -81,7 +81,8 @@ FA_CLONES void place_long(const float* lines, float (*rows)[32]) {
 void place_lines(const FaMp3Tables& t, const FaMp3Granule& g, int band, const float* lines, float (*rows)[32]) {
     if (g.kind == 0) return place_long(lines, rows);
     const uint16_t* place = t.place[g.kind][band];
-    for (int i = 0; i < kMp3Lines; ++i) rows[0][place[i]] = lines[i];
+    float* const to = rows[0];
+    for (int i = 0; i < kMp3Lines; ++i) to[place[i]] = lines[i];
 }
 
 int subbands_of(const FaMp3Granule& g, int count) { return g.kind ? 32 : fa_min(32, (count + 17) / 18 + 1); }
