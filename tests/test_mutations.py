@@ -4,6 +4,11 @@ Short and always the same; tests/fuzz/run.sh goes on for as long as one likes.""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -58,3 +63,18 @@ def test_damaged_files(codec: str) -> None:
             assert told.tolist() == [Status.OK]
             assert np.array_equal(part[0], samples[1, :, at : at + count])
     assert Status.OK in seen and len(seen) >= 4
+
+
+FUZZ = Path(__file__).parent / "fuzz"
+
+
+@pytest.mark.skipif(shutil.which("clang++") is None, reason="no clang++")
+def test_variables_that_nobody_set_do_not_matter(tmp_path: Path) -> None:
+    """Seeds and former findings of the fuzz target of MP3, where such variables are NaN or large."""
+    sources = [FUZZ / "once.cpp", FUZZ / "fuzz_mp3.cpp", *(FUZZ.parents[1] / "csrc" / "cpu").glob("mp3*.cpp")]
+    flags = ["-std=c++17", "-O1", "-w", "-ffp-contract=off", "-ftrivial-auto-var-init=pattern"]
+    subprocess.run(["clang++", *flags, *sources, "-o", tmp_path / "once"], check=True)
+    subprocess.run([sys.executable, FUZZ / "seeds.py", "mp3", tmp_path / "seeds"], check=True)
+    files = [*(FUZZ / "found" / "mp3").iterdir(), *(tmp_path / "seeds").iterdir()]
+    assert len(files) > 60
+    subprocess.run([tmp_path / "once", *files], check=True)

@@ -96,10 +96,13 @@ FA_HD void fa_mp3_requantise_lanes(const FaMp3Tables& t, const FaMp3Granule& g, 
     const uint16_t* first = t.first[g.kind][rate];
     alignas(64) float gains[kMp3Lines + 16];
     FaLanes<Piece> gain, power;
-    for (int b = 0; b < t.bands[g.kind][rate] && first[b] < count; ++b) {
+    int b = 0;
+    for (; b < t.bands[g.kind][rate] && first[b] < count; ++b) {
         fa_fill(gain, fa_mp3_gain(t, fa_mp3_quarters(t, g, f, b, t.window[g.kind][rate][b], ms)));
         for (int i = first[b]; i < first[b + 1]; i += 16) fa_put(gains + i, gain);
     }
+    fa_fill(gain, 0.0f);  // the last sixteen may end behind the last band: what lies there could be a NaN
+    fa_put(gains + first[b], gain);
     for (int i = 0; i < count; i += 16) {
         fa_mp3_small_powers(t, lines + i, power);
         fa_get(gains + i, gain);
