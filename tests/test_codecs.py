@@ -22,13 +22,6 @@ def clip(request: pytest.FixtureRequest) -> bytes:
     return encoded(tone(1.5, 3, channels=2), request.param)
 
 
-def same(clip: bytes, a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Bit for bit; for MP3 to 2^-22, because mpg123 inside libsndfile rounds differently after a seek."""
-    if fastaug.info(clip).format.startswith("MP3"):
-        return bool((a - b).abs().max() <= 2**-22)
-    return torch.equal(a, b)
-
-
 @pytest.mark.parametrize("rate", [None, 8_000, 22_050, 44_100])
 def test_ranges_equal_slices(clip: bytes, rate: int | None) -> None:
     whole, out_rate = fastaug.load(clip, sample_rate=rate)
@@ -38,7 +31,7 @@ def test_ranges_equal_slices(clip: bytes, rate: int | None) -> None:
     for start in starts:
         part, _ = fastaug.load(clip, start, 700, rate)
         expected = torch.nn.functional.pad(whole[:, start : start + 700], (0, max(0, start + 700 - total)))
-        assert same(clip, part, expected), start
+        assert torch.equal(part, expected), start
 
 
 def test_length_is_the_ceiling(clip: bytes) -> None:
@@ -51,7 +44,7 @@ def test_length_is_the_ceiling(clip: bytes) -> None:
 def test_resampling_a_range_is_the_range_of_the_resampled(clip: bytes) -> None:
     native, _ = fastaug.load(clip)
     part, _ = fastaug.load(clip, 2000, 3000, 22_050)
-    assert same(clip, part, resample(native, RATE, 22_050)[:, 2000:5000])
+    assert torch.equal(part, resample(native, RATE, 22_050)[:, 2000:5000])
 
 
 def test_before_and_after_the_file_stand_zeros() -> None:
@@ -155,11 +148,11 @@ def test_a_file_cut_short_is_an_error_where_samples_are_missing() -> None:
 
 
 def test_an_mp3_cut_short_is_an_error_where_samples_are_missing() -> None:
-    """Its tag still announces the whole length, and libsndfile ends without an error."""
+    """Its tag still announces the whole length."""
     whole = encoded(tone(8.0, 0), "mp3")
     cut = whole[: len(whole) // 2]
     assert fastaug.info(cut).frames == fastaug.info(whole).frames
-    assert (fastaug.load(cut, 0, 8_000)[0] - fastaug.load(whole, 0, 8_000)[0]).abs().max() <= 2**-22
+    assert torch.equal(fastaug.load(cut, 0, 8_000)[0], fastaug.load(whole, 0, 8_000)[0])
     with pytest.raises(DecodeError, match=r"ends at sample \d+ of 128000 announced"):
         fastaug.load(cut, 100_000, 8_000)
 

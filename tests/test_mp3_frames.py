@@ -288,3 +288,10 @@ def test_granules_of_no_bits_are_silent() -> None:
     assert not ours(mw.stream([frame([EMPTY, EMPTY])] * 4)).any()
     told = Granule(gain=255, told_big=200, compress=0)  # table 0: zeros without bits
     assert not ours(mw.stream([frame([told, told])] * 4)).any()
+
+
+@pytest.mark.parametrize("blocks", [(START, SHORT), (SHORT, LONG), (LONG, STOP)])
+def test_middle_and_side_of_different_blocks(blocks: tuple[int, int]) -> None:
+    """Left and right then have different blocks too: their mean needs both channels."""
+    left, right = (Granule(spectrum(9 + i), 190, block=block) for i, block in enumerate(blocks))
+    check([Frame([[left, right]] * 2, ms=True)] * 2, peers=())

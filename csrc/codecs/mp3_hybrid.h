@@ -30,8 +30,26 @@ FA_HD void fa_fill(FaLanes<Piece>& value, float x) {
 }
 
 template <class Piece>
+FA_HD void fa_mp3_broadcast(float x, Piece& all) {
+    all = fa_splat<Piece>(x);
+}
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+// A load that the multiply-add can do itself; from fa_splat GCC makes a permutation.
+FA_HD void fa_mp3_broadcast(float x, fa_float16& all) {
+    all = __builtin_ia32_broadcastss512(fa_float4{x, 0, 0, 0}, fa_float16{}, -1);
+}
+#endif
+
+template <class Piece>
 FA_HD void fa_add_scaled(FaLanes<Piece>& sum, const FaLanes<Piece>& a, float factor) {
-    for (int i = 0; i < sum.kPieces; ++i) sum.piece[i] = fa_fma(a.piece[i], Piece{} + factor, sum.piece[i]);
+    Piece all;
+    fa_mp3_broadcast(factor, all);
+    for (int i = 0; i < sum.kPieces; ++i) sum.piece[i] = fa_fma(a.piece[i], all, sum.piece[i]);
+}
+
+template <class Piece>
+FA_HD void fa_mp3_scaled(const FaLanes<Piece>& a, float factor, FaLanes<Piece>& out) {
+    for (int i = 0; i < a.kPieces; ++i) out.piece[i] = a.piece[i] * factor;
 }
 
 #if defined(__clang__)
@@ -78,10 +96,13 @@ FA_HD void fa_mp3_requantise_lanes(const FaMp3Tables& t, const FaMp3Granule& g, 
     const uint16_t* first = t.first[g.kind][rate];
     alignas(64) float gains[kMp3Lines + 16];
     FaLanes<Piece> gain, power;
-    for (int b = 0; b < t.bands[g.kind][rate] && first[b] < count; ++b) {
+    int b = 0;
+    for (; b < t.bands[g.kind][rate] && first[b] < count; ++b) {
         fa_fill(gain, fa_mp3_gain(t, fa_mp3_quarters(t, g, f, b, t.window[g.kind][rate][b], ms)));
         for (int i = first[b]; i < first[b + 1]; i += 16) fa_put(gains + i, gain);
     }
+    fa_fill(gain, 0.0f);  // the last sixteen may end behind the last band: what lies there could be a NaN
+    fa_put(gains + first[b], gain);
     for (int i = 0; i < count; i += 16) {
         fa_mp3_small_powers(t, lines + i, power);
         fa_get(gains + i, gain);
@@ -108,23 +129,28 @@ FA_HD void fa_mp3_alias(const FaMp3Tables& t, int subbands, float (*rows)[32]) {
     }
 }
 
+// How many outputs of a transform are summed up side by side: as many as have registers, so that one need not wait for
+// the sum of another.
+template <class Piece>
+constexpr int kMp3Sums = sizeof(Piece) == 64 ? 9 : 3;
+
 // 36 windowed outputs of sixteen subbands of long blocks.
 template <class Piece>
 FA_HD void fa_mp3_long(const FaMp3Tables& t, const float (*rows)[32], int group, const float* window,
                        FaLanes<Piece>* out) {
-    FaLanes<Piece> in[18];
-    for (int k = 0; k < 18; ++k) fa_get(rows[k] + 16 * group, in[k]);
-    for (int half = 0; half < 2; ++half) {
-        for (int n = 0; n < 9; ++n) {
-            FaLanes<Piece> sum;
-            fa_fill(sum, 0.0f);
-            for (int k = 0; k < 18; ++k) fa_add_scaled(sum, in[k], t.imdct[9 * half + n][k]);
-            const int i = 18 * half + n, mirror = 18 * half + 17 - n;  // odd about 8.5, even about 26.5
-            const float w = window[i], m = half == 0 ? -window[mirror] : window[mirror];
-            for (int p = 0; p < sum.kPieces; ++p) {
-                out[i].piece[p] = sum.piece[p] * w;
-                out[mirror].piece[p] = sum.piece[p] * m;
-            }
+    constexpr int kSums = kMp3Sums<Piece>;
+    for (int first = 0; first < 18; first += kSums) {
+        FaLanes<Piece> sum[kSums], in;
+        for (int n = 0; n < kSums; ++n) fa_fill(sum[n], 0.0f);
+        for (int k = 0; k < 18; ++k) {
+            fa_get(rows[k] + 16 * group, in);
+            for (int n = 0; n < kSums; ++n) fa_add_scaled(sum[n], in, t.imdct[first + n][k]);
+        }
+        const bool odd = first < 9;  // about 8.5; even about 26.5
+        for (int n = 0; n < kSums; ++n) {
+            const int i = (odd ? 0 : 9) + first + n, mirror = (odd ? 17 : 53) - i;
+            fa_mp3_scaled(sum[n], window[i], out[i]);
+            fa_mp3_scaled(sum[n], odd ? -window[mirror] : window[mirror], out[mirror]);
         }
     }
 }
@@ -132,20 +158,23 @@ FA_HD void fa_mp3_long(const FaMp3Tables& t, const float (*rows)[32], int group,
 // The same of short blocks: three transforms of twelve outputs, six apart.
 template <class Piece>
 FA_HD void fa_mp3_short(const FaMp3Tables& t, const float (*rows)[32], int group, FaLanes<Piece>* out) {
+    constexpr int kSums = kMp3Sums<Piece> < 6 ? kMp3Sums<Piece> : 6;
     const float* window = t.imdct_window[2];
     for (int i = 0; i < 36; ++i) fa_fill(out[i], 0.0f);
     for (int w = 0; w < 3; ++w) {
-        for (int n = 0; n < 6; ++n) {
-            FaLanes<Piece> sum, in;
-            fa_fill(sum, 0.0f);
+        for (int first = 0; first < 6; first += kSums) {
+            FaLanes<Piece> sum[kSums], in;
+            for (int n = 0; n < kSums; ++n) fa_fill(sum[n], 0.0f);
             for (int k = 0; k < 6; ++k) {
                 fa_get(rows[3 * k + w] + 16 * group, in);
-                fa_add_scaled(sum, in, t.imdct_short[n][k]);
+                for (int n = 0; n < kSums; ++n) fa_add_scaled(sum[n], in, t.imdct_short[first + n][k]);
             }
-            const int i = n < 3 ? n : n + 3, mirror = n < 3 ? 5 - i : 17 - i;
-            FaLanes<Piece>&one = out[6 + 6 * w + i], &other = out[6 + 6 * w + mirror];
-            fa_add_scaled(one, sum, window[i]);
-            fa_add_scaled(other, sum, n < 3 ? -window[mirror] : window[mirror]);
+            for (int n = 0; n < kSums; ++n) {
+                const bool odd = first + n < 3;
+                const int i = first + n + (odd ? 0 : 3), mirror = (odd ? 5 : 17) - i;
+                fa_add_scaled(out[6 + 6 * w + i], sum[n], window[i]);
+                fa_add_scaled(out[6 + 6 * w + mirror], sum[n], odd ? -window[mirror] : window[mirror]);
+            }
         }
     }
 }

@@ -194,6 +194,19 @@ FA_HD int fa_mp3_cut_pairs(const FaMp3Bits& bits, const FaMp3Tables& t, const Fa
     return n;
 }
 
+// Behind the pairs: quadruples and zeros. Returns how many lines may not be zero.
+FA_HD int fa_mp3_finish(const FaMp3Bits& bits, const FaMp3Tables& t, const FaMp3Granule& g, long long end,
+                        FaMp3Window& window, int16_t* lines) {
+    int n = fa_min(2 * g.big_values, kMp3Lines);
+    if (FA_UNLIKELY(window.position(bits.data) > end))
+        n = fa_mp3_cut_pairs(bits, t, g, end, n, lines);
+    else
+        n = fa_mp3_quadruples(window, t.quadruple[g.count1_table], bits.data, end, lines, n);
+    for (int i = n; i < kMp3Lines; ++i) lines[i] = 0;
+    while (n > 0 && lines[n - 1] == 0) --n;
+    return n;
+}
+
 // The quantised lines, zeros behind the last; how many may not be zero, and behind which line there is none above 15.
 // Codes end at bit `end`: one that runs over it is dropped. Up to kMp3Overrun bytes behind `end` are read.
 FA_HD int fa_mp3_huffman(const FaMp3Bits& bits, const FaMp3Tables& t, const FaMp3Granule& g, long long end,
@@ -213,14 +226,8 @@ FA_HD int fa_mp3_huffman(const FaMp3Bits& bits, const FaMp3Tables& t, const FaMp
             n = stop;
         }
     }
-    if (FA_UNLIKELY(window.position(bits.data) > end))
-        n = fa_mp3_cut_pairs(bits, t, g, end, big, lines);
-    else
-        n = fa_mp3_quadruples(window, t.quadruple[g.count1_table], bits.data, end, lines, n);
     large = static_cast<int>(above - lines);
-    for (int i = n; i < kMp3Lines; ++i) lines[i] = 0;
-    while (n > 0 && lines[n - 1] == 0) --n;
-    return n;
+    return fa_mp3_finish(bits, t, g, end, window, lines);
 }
 
 // 2^(quarters / 4), zero below the normal numbers.

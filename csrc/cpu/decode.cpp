@@ -169,13 +169,14 @@ void probe_mp3(Member& member) {
     member.channels = stream->header.channels;
     member.present = stream->total;
     member.frames = std::max(stream->total, stream->announced);
-    member.cut = kTruncated;
+    member.cut = stream->status == kChanged ? kChanged : kTruncated;
     member.index = static_cast<long long>(reinterpret_cast<intptr_t>(stream.release()));
 }
 
-// Bytes that may be MPEG frames after a cut or garbage: no other format's four letters at the start.
+// Bytes that may be MPEG frames after a cut, garbage or an APE tag: no other format's four letters at the start.
 bool nameless(const uint8_t* bytes, long long size) {
     if (size < 12 || wav_is(bytes + 4, "ftyp")) return false;
+    if (wav_is(bytes, "APET")) return true;
     int letters = 0;
     for (int i = 0; i < 4; ++i) letters += bytes[i] >= ' ' && bytes[i] < 127;
     return letters < 4;
@@ -369,7 +370,7 @@ std::vector<Segment> merge(const std::vector<const Crop*>& sorted, long long lon
         const bool touches = last && last->crops[0]->member == crop->member && crop->low <= last->high;
         const long long high = touches ? std::max(last->high, crop->high) : 0;
         const long long shared = touches ? std::min(last->high, crop->high) - crop->low : 0;
-        const bool much = shared * 8 >= crop->high - crop->low && high - last->low <= 4 * longest;
+        const bool much = touches && shared * 8 >= crop->high - crop->low && high - last->low <= 4 * longest;
         if (touches && (high == last->high || high - last->low <= longest || much)) {
             last->high = high;
             ++last->count;

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "../codecs/mp3_hybrid.h"
-#include "../codecs/mp3_lines.h"
+#include "../codecs/mp3_two.h"
 #include "../codecs/status.h"
 
 namespace fa {
@@ -26,7 +26,7 @@ struct Mp3Stream {
     std::vector<Mp3Frame> frames;
     long long skip = 0;       // decoded samples before the first one of the recording (encoder and decoder delay)
     long long total = 0;      // samples per channel, delay and padding trimmed
-    long long announced = 0;  // the same by the tag, where there is one
+    long long announced = 0;  // the same by the tag, where there is one; with what follows a change of rate or channels
     int status = kOk;
     long long trouble = -1;  // byte offset of what `status` tells
 };

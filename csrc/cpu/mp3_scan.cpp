@@ -91,6 +91,10 @@ bool header_at(const Span& span, long long at, FaMp3Header& h) {
     return at >= span.begin && at + 4 <= span.end && fa_mp3_header(span.data + at, h);
 }
 
+bool same_stream(const FaMp3Header& a, const FaMp3Header& b) {
+    return fa_mp3_same_stream(a, b) && a.channels == b.channels;
+}
+
 // Length of a frame of free format: the distance to the next header with the same fixed bits, less its padding.
 int free_length(const Span& span, long long at, const FaMp3Header& h) {
     FaMp3Header next;
@@ -111,14 +115,14 @@ int frame_bytes(const FaMp3Header& h, int free_bytes) {
 // Whether a chain of frames begins at `at`: kAgreeing headers follow, or the file ends with a whole frame.
 bool chain_at(const Span& span, long long at, const FaMp3Header* stream, int& free_bytes) {
     FaMp3Header first, h;
-    if (!header_at(span, at, first) || (stream && !fa_mp3_same_stream(*stream, first))) return false;
+    if (!header_at(span, at, first) || (stream && !same_stream(*stream, first))) return false;
     if (first.layer != 3) return false;
     int length = free_bytes;
     if (!first.kbps && !length && !(length = free_length(span, at, first))) return false;
     long long next = at + frame_bytes(first, length);
     for (int i = 0; i < kAgreeing && next != span.end; ++i) {
         if (next + 4 > span.end) return i > 0 || stream != nullptr;
-        if (!header_at(span, next, h) || !fa_mp3_same_stream(first, h)) return false;
+        if (!header_at(span, next, h) || !same_stream(first, h)) return false;
         next += frame_bytes(h, length);
     }
     free_bytes = first.kbps ? free_bytes : length;
@@ -175,6 +179,21 @@ void flag(Mp3Stream& s, int status, long long at) {
     }
 }
 
+// Samples, at the rate of `s`, of another stream that begins at or behind `at`, where no more frames of `s` are; zero
+// if there is none.
+long long other_stream(const Span& span, long long at, const Mp3Stream& s, long long& found) {
+    int free_bytes = 0;
+    FaMp3Header h, first;
+    found = at = find_chain(span, at, nullptr, free_bytes);
+    if (!header_at(span, at, first)) return 0;
+    long long frames = 0;
+    while (header_at(span, at, h) && same_stream(first, h) && at + frame_bytes(h, free_bytes) <= span.end) {
+        at += frame_bytes(h, free_bytes);
+        ++frames;
+    }
+    return frames > kAgreeing ? frames * first.samples * s.header.rate / first.rate : 0;
+}
+
 }  // namespace
 
 int mp3_scan(const uint8_t* data, long long size, Mp3Stream& s) {
@@ -186,22 +205,23 @@ int mp3_scan(const uint8_t* data, long long size, Mp3Stream& s) {
     drop_trailing_tags(span);
     if (other_layer(span)) return s.status = kUnsupported;
     int free_bytes = 0;
-    long long at = find_chain(span, span.begin, nullptr, free_bytes), main_before = 0, tagged = -1;
+    long long at = find_chain(span, span.begin, nullptr, free_bytes), main_before = 0, tagged = -1, changed = 0;
     if (at == span.end) return s.status = size ? kUnsupported : kEmpty;
     fa_mp3_header(data + at, s.header);
     const int first_bytes = frame_bytes(s.header, free_bytes);
     if (read_tag(span, at, s.header, first_bytes, s, tagged)) at += first_bytes;
     while (at + 4 <= span.end) {
         FaMp3Header h;
-        if (!header_at(span, at, h) || !fa_mp3_same_stream(s.header, h)) {
+        if (!header_at(span, at, h) || !same_stream(s.header, h)) {
             const long long lost = at;
             at = find_chain(span, at + 1, &s.header, free_bytes);
+            long long other;
+            if (at == span.end && (changed = other_stream(span, lost, s, other)) > 0) {
+                s.status = kChanged;
+                s.trouble = other;
+            }
             flag(s, kGap, lost);
             continue;
-        }
-        if (h.channels != s.header.channels) {
-            flag(s, kChanged, at);
-            break;
         }
         const int bytes = frame_bytes(h, free_bytes), head = 4 + h.crc + h.side;
         if (bytes < head) {
@@ -224,6 +244,7 @@ int mp3_scan(const uint8_t* data, long long size, Mp3Stream& s) {
     const bool whole = tagged < 0 || count >= tagged;
     s.total = std::max<long long>(0, count * s.header.samples - s.skip - (whole ? padding : 0));
     s.announced = tagged < 0 ? 0 : std::max<long long>(0, tagged * s.header.samples - s.skip - padding);
+    if (changed > 0) s.announced = s.total + changed;
     return s.status;
 }
 

@@ -71,7 +71,7 @@ def write_shards(
         seed: of the record order.
         shard_records, shard_bytes: a new shard begins before one of these is exceeded.
         workers: threads that read, probe or call ``Entry.audio``; default the number of usable cores.
-        probe: leave out files that libsndfile cannot open or that have no samples. They are listed with the reason
+        probe: leave out files that no decoder can open or that have no samples. They are listed with the reason
             in OUT/quarantine.jsonl.
         overwrite: replace a dataset already in OUT. A folder with any other file in it is never touched.
         progress: show a progress bar if stderr is a terminal.
