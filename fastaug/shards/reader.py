@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fastaug.shards.record import AUDIO_SUFFIXES, BadRecord, Record
+from fastaug.shards.record import AUDIO_SUFFIXES, BadRecord, Record, RecordError
 
 __all__ = ["Member", "ShardIndex", "index_shard", "read_record"]
 
@@ -72,7 +72,7 @@ def index_shard(path: str | Path) -> ShardIndex:
         try:
             _walk(file, size, members)
         except _TarError as error:
-            index.bad.append(BadRecord(Path(path).name, path, "read", str(error)))
+            index.bad.append(BadRecord(Path(path).name, "read", str(error), path))
     _group(members, index)
     return index
 
@@ -166,8 +166,8 @@ def _group(members: list[Member], index: ShardIndex) -> None:
     for group in groups:
         problem = _problem(group, seen)
         if problem:
-            place = f"{index.path}: member {group[0].name} at byte {group[0].offset}"
-            index.bad.append(BadRecord(f"{Path(index.path).name}/{group[0].key}", place, "read", problem))
+            first, key = group[0], f"{Path(index.path).name}/{group[0].key}"
+            index.bad.append(BadRecord(key, "read", problem, index.path, first.name, first.offset))
         else:
             index.records.append(sorted(group, key=lambda m: m.suffix not in AUDIO_SUFFIXES))
         seen.add(group[0].key)
@@ -188,38 +188,43 @@ def read_record(path: str, members: list[Member]) -> Record:
     """Read the bytes of one indexed record.
 
     Raises:
-        ValueError: its JSON is damaged, or the file has become shorter since it was indexed.
+        RecordError: its JSON is damaged, or the file has become shorter since it was indexed.
     """
+    audio = members[0]
+    key = f"{Path(path).name}/{audio.key}"
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        data = [_read(descriptor, path, member) for member in members]
+        data = [_read(descriptor, path, member, key) for member in members]
     finally:
         os.close(descriptor)
-    audio = members[0]
     fields: dict[str, Any] = {}
     for member, content in zip(members[1:], data[1:], strict=True):
-        fields.update(_fields(path, member, content))
-    return Record(f"{Path(path).name}/{audio.key}", data[0], fields, path, audio.name, audio.offset)
+        try:
+            fields.update(_fields(member, content))
+        except ValueError as error:
+            raise RecordError(_bad(key, path, member, str(error))) from None
+    return Record(key, data[0], fields, path, audio.name, audio.offset)
 
 
-def _read(descriptor: int, path: str, member: Member) -> bytes:
+def _bad(key: str, path: str, member: Member, reason: str) -> BadRecord:
+    return BadRecord(key, "read", reason, path, member.name, member.offset)
+
+
+def _read(descriptor: int, path: str, member: Member, key: str) -> bytes:
     data = os.pread(descriptor, member.size, member.offset)
     while len(data) < member.size:  # a read may return less than asked; nothing more means that the file ends
         more = os.pread(descriptor, member.size - len(data), member.offset + len(data))
         if not more:
-            raise ValueError(f"{path}: member {member.name} at byte {member.offset} ends after {len(data)} bytes")
+            raise RecordError(_bad(key, path, member, f"ends after {len(data)} of {member.size} bytes"))
         data += more
     return data
 
 
-def _fields(path: str, member: Member, content: bytes) -> dict[str, Any]:
-    try:
-        if member.suffix == "json":
-            value = json.loads(content)
-            if not isinstance(value, dict):
-                raise ValueError(f"a JSON {type(value).__name__}, expected an object")
-            return value
-        text = content.decode("utf-8").strip()
-        return {member.suffix: int(text) if member.suffix == "cls" else text}
-    except ValueError as error:
-        raise ValueError(f"{path}: member {member.name} at byte {member.offset}: {error}") from None
+def _fields(member: Member, content: bytes) -> dict[str, Any]:
+    if member.suffix == "json":
+        value = json.loads(content)
+        if not isinstance(value, dict):
+            raise ValueError(f"a JSON {type(value).__name__}, expected an object")
+        return value
+    text = content.decode("utf-8").strip()
+    return {member.suffix: int(text) if member.suffix == "cls" else text}
