@@ -5,6 +5,7 @@ A Source is indexable: it knows how many records each shard holds, the key of re
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import itertools
@@ -13,16 +14,19 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fastaug.shards.idx import write_index
 from fastaug.shards.reader import Member, ShardIndex, index_shard, read_record
 from fastaug.shards.record import AUDIO_SUFFIXES, BadRecord, Record
 
 __all__ = ["Source", "expand_braces", "open_source"]
 
+_SCANS = 8  # shards opened at a time
 _SPLIT_FOLDERS = {"train": ("train", "training"), "valid": ("valid", "validation", "val", "dev"), "test": ("test",)}
 
 
@@ -161,9 +165,11 @@ def _described(folder: Path, description: Path, split: str | None, cache: str | 
 
 
 def _shards(paths: list[str], cache: str | Path | None) -> Source:
-    indexes: list[ShardIndex] = [index_shard(path if cache is None else _cached(path, Path(cache))) for path in paths]
-    records = [(index.path, members) for index in indexes for members in index.records]
-    keys = [f"{Path(path).name}/{members[0].key}" for path, members in records]
+    with ThreadPoolExecutor(_SCANS) as pool:  # cold storage answers many scans faster than one after another
+        indexes = list(pool.map(index_shard, paths if cache is None else [_cached(p, Path(cache)) for p in paths]))
+    records = [(index, members) for index in indexes for members in index.records]
+    names = [Path(index.path).name for index in indexes]
+    keys = [f"{n}/{members[0].key}" for n, index in zip(names, indexes, strict=True) for members in index.records]
     return Source(
         sizes=[len(index.records) for index in indexes],
         read=partial(_read_member, records),
@@ -173,7 +179,7 @@ def _shards(paths: list[str], cache: str | Path | None) -> Source:
     )
 
 
-def _read_member(records: list[tuple[str, list[Member]]], i: int) -> Record:
+def _read_member(records: list[tuple[ShardIndex, list[Member]]], i: int) -> Record:
     return read_record(*records[i])
 
 
@@ -192,6 +198,8 @@ def _cached(path: str, cache: Path) -> str:
         partial_copy = folder / f"{copy.name}.{os.getpid()}.part"
         shutil.copy2(path, partial_copy)
         os.replace(partial_copy, copy)
+        with contextlib.suppress(ValueError):  # damaged, or with a name that no index can hold: it is scanned each time
+            write_index(copy)
     return str(copy)
 
 
