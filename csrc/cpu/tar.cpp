@@ -159,7 +159,9 @@ class Walk {
         if (zero && next < 0) {
             long long end = at_;
             while (end + kBlock <= size_ && is_zero(file_ + end)) end += kBlock;
-            if (end + kBlock <= size_) entries_.add({kGarbage, end, 0, 0, 0, 0, end, size_ - end});
+            if (end + kBlock > size_) return false;
+            const long long start = end - at_ > kBlock ? end : at_;  // one zero block alone does not close a tar
+            entries_.add({kGarbage, start, 0, 0, 0, 0, start, size_ - start});
             return false;
         }
         entries_.add({zero ? kZeros : kGarbage, at_, 0, 0, 0, 0, at_, stop - at_});

@@ -20,7 +20,7 @@ from fastaug.shards.tar import Contents, Member, Stamp, map_shard, scan_tar, sta
 
 __all__ = ["Member", "ShardIndex", "index_shard", "read_record"]
 
-_FIELD_SUFFIXES = ("json", "cls", "txt")
+_KNOWN = AUDIO_SUFFIXES | {"json", "cls", "txt"}
 
 
 @dataclass
@@ -28,6 +28,7 @@ class ShardIndex:
     """The records of a shard (each a list of its members, the audio first) and what was wrong with it."""
 
     path: str
+    name: str
     stamp: Stamp
     records: list[list[Member]] = field(default_factory=list)
     bad: list[BadRecord] = field(default_factory=list)
@@ -39,11 +40,8 @@ class _Group:
 
     key: str
     members: list[Member]
+    suffixes: tuple[str, ...]
     torn: bool = False
-
-    @property
-    def suffixes(self) -> list[str]:
-        return [member.suffix for member in self.members]
 
 
 def index_shard(path: str | Path) -> ShardIndex:
@@ -57,9 +55,9 @@ def index_shard(path: str | Path) -> ShardIndex:
     path = str(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no such shard: {path}")
-    index = ShardIndex(path, stamp(path))
+    index = ShardIndex(path, os.path.basename(path), stamp(path))
     contents = read_index(path, index.stamp) or scan_tar(path, index.stamp)
-    shard = Path(path).name
+    shard = index.name
     for trouble in contents.troubles:
         key = shard if trouble.name is None else f"{shard}/{trouble.name.rpartition('.')[0]}"
         index.bad.append(BadRecord(key, "read", trouble.reason, path, trouble.name, trouble.offset))
@@ -82,14 +80,15 @@ def _groups(contents: Contents) -> list[_Group]:
     for r, run in enumerate(contents.runs):
         begin = len(groups)
         for member in run:
-            key, _, suffix = member.name.rpartition(".")
-            known = suffix.lower() in AUDIO_SUFFIXES or suffix.lower() in _FIELD_SUFFIXES
-            if not known or key.rpartition("/")[2].startswith("._"):  # macOS writes its attributes as "._name"
+            key, _, suffix = member[0].rpartition(".")
+            suffix = suffix.lower()
+            if suffix not in _KNOWN or key.rpartition("/")[2].startswith("._"):  # macOS' attributes of "name": "._name"
                 continue
             if len(groups) > begin and groups[-1].key == key:
                 groups[-1].members.append(member)
+                groups[-1].suffixes += (suffix,)
             else:
-                groups.append(_Group(key, [member]))
+                groups.append(_Group(key, [member], (suffix,)))
         if len(groups) > begin:
             groups[begin].torn |= r > 0
             groups[-1].torn |= r < last
@@ -98,27 +97,28 @@ def _groups(contents: Contents) -> list[_Group]:
 
 def _problems(groups: list[_Group]) -> dict[int, str]:
     """Why groups are no records; an empty text where another group's tells it."""
-    found: dict[int, str] = {}
+    kinds = {suffixes: _unfit(suffixes) for suffixes in {group.suffixes for group in groups}}
+    found = {i: kinds[group.suffixes] for i, group in enumerate(groups) if kinds[group.suffixes]}
+    whole = {group.suffixes for group in groups if not group.torn and not kinds[group.suffixes]}
+    usual = set.intersection(*map(set, whole)) - AUDIO_SUFFIXES if whole else set()
     places: dict[str, list[int]] = {}
-    usual: set[str] | None = None
     for i, group in enumerate(groups):
         places.setdefault(group.key, []).append(i)
-        suffixes = group.suffixes
-        audio = sum(suffix in AUDIO_SUFFIXES for suffix in suffixes)
-        if audio != 1:
-            found[i] = f"{audio} audio members in the record, expected one"
-        elif len(set(suffixes)) != len(suffixes):
-            found[i] = "a suffix stands twice in the record"
-        elif not group.torn:
-            usual = set(suffixes) if usual is None else usual & set(suffixes)
-    for i, group in enumerate(groups):
-        lost = sorted((usual or set()) - AUDIO_SUFFIXES - set(group.suffixes))
-        if group.torn and lost and i not in found:
-            found[i] = f"stands beside damage and lacks {', '.join(lost)}, which the other records have"
+        lost = usual.difference(group.suffixes) if group.torn else ()
+        if lost and i not in found:
+            found[i] = f"stands beside damage and lacks {', '.join(sorted(lost))}, which the other records have"
     for same in places.values():
         if len(same) > 1:
             found |= _repeated([groups[i] for i in same], same)
     return found
+
+
+def _unfit(suffixes: tuple[str, ...]) -> str:
+    """Why members of these suffixes are no record; empty if they are."""
+    audio = sum(suffix in AUDIO_SUFFIXES for suffix in suffixes)
+    if audio != 1:
+        return f"{audio} audio members in the record, expected one"
+    return "a suffix stands twice in the record" if len(set(suffixes)) != len(suffixes) else ""
 
 
 def _repeated(groups: list[_Group], places: list[int]) -> dict[int, str]:
@@ -137,7 +137,7 @@ def read_record(index: ShardIndex, members: list[Member]) -> Record:
         RecordError: its JSON is damaged, or the file has changed since it was indexed. OSError: it cannot be opened.
     """
     audio, path = members[0], index.path
-    key = f"{Path(path).name}/{audio.key}"
+    key = f"{index.name}/{audio.key}"
     try:
         file = map_shard(path, index.stamp)
     except ValueError as error:

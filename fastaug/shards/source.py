@@ -168,8 +168,7 @@ def _shards(paths: list[str], cache: str | Path | None) -> Source:
     with ThreadPoolExecutor(_SCANS) as pool:  # cold storage answers many scans faster than one after another
         indexes = list(pool.map(index_shard, paths if cache is None else [_cached(p, Path(cache)) for p in paths]))
     records = [(index, members) for index in indexes for members in index.records]
-    names = [Path(index.path).name for index in indexes]
-    keys = [f"{n}/{members[0].key}" for n, index in zip(names, indexes, strict=True) for members in index.records]
+    keys = [f"{index.name}/{members[0].key}" for index, members in records]
     return Source(
         sizes=[len(index.records) for index in indexes],
         read=partial(_read_member, records),

@@ -88,10 +88,10 @@ def scan_tar(path: str, taken: Stamp) -> Contents:
         table = np.empty((count, _FIELDS), np.int64)
     contents = Contents([[]])
     for kind, header, name, name_size, prefix, prefix_size, data, size in table[:count].tolist():
-        text = bytes(file[name : name + name_size])
+        text = str(file[name : name + name_size], "utf-8", "surrogateescape")
         if prefix_size:
-            text = bytes(file[prefix : prefix + prefix_size]) + b"/" + text
-        member = Member(text.decode("utf-8", "surrogateescape"), data, size)
+            text = str(file[prefix : prefix + prefix_size], "utf-8", "surrogateescape") + "/" + text
+        member = Member(text, data, size)
         if kind == _MEMBER:
             contents.runs[-1].append(member)
         else:
