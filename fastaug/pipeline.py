@@ -312,6 +312,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             else:
                 lost += found  # a worker's own count is lost with it: the next batch tells
         if lost.errors:
+            self.stats.add(lost.errors)  # into the log
             warnings.warn(f"{len(lost.errors)} bad records at the end of the epoch: {lost.errors[0]}, …", stacklevel=2)
 
     def _note(self, batch: Batch) -> None:
