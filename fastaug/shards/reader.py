@@ -65,8 +65,8 @@ def index_shard(path: str | Path) -> ShardIndex:
     problems = _problems(groups)
     for i, group in enumerate(groups):
         if i not in problems:
-            audio = next(k for k, member in enumerate(group.members) if member.suffix in AUDIO_SUFFIXES)
-            group.members.insert(0, group.members.pop(audio))
+            if group.suffixes[0] not in AUDIO_SUFFIXES:
+                group.members.sort(key=lambda member: member.suffix not in AUDIO_SUFFIXES)
             index.records.append(group.members)
         elif problems[i]:
             first = group.members[0]
@@ -145,18 +145,18 @@ def read_record(index: ShardIndex, members: list[Member]) -> Record:
     fields: dict[str, Any] = {}
     for member in members[1:]:
         try:
-            fields.update(_fields(member, bytes(file[member.offset : member.offset + member.size])))
+            fields.update(_fields(member.suffix, file[member.offset : member.offset + member.size]))
         except ValueError as error:
             raise RecordError(BadRecord(key, "read", str(error), path, member.name, member.offset)) from None
     data = file[audio.offset : audio.offset + audio.size]
     return Record(key, data, fields, path, audio.name, audio.offset)
 
 
-def _fields(member: Member, content: bytes) -> dict[str, Any]:
-    if member.suffix == "json":
-        value = json.loads(content)
+def _fields(suffix: str, content: memoryview) -> dict[str, Any]:
+    if suffix == "json":
+        value = json.loads(bytes(content))
         if not isinstance(value, dict):
             raise ValueError(f"a JSON {type(value).__name__}, expected an object")
         return value
-    text = content.decode("utf-8").strip()
-    return {member.suffix: int(text) if member.suffix == "cls" else text}
+    text = str(content, "utf-8").strip()
+    return {suffix: int(text) if suffix == "cls" else text}
