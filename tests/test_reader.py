@@ -95,6 +95,13 @@ def test_damaged_json_names_the_member(tmp_path: Path, content: bytes) -> None:
         read_record(index, index.records[0])
 
 
+def test_json_in_other_encodings(tmp_path: Path) -> None:
+    for encoding in ("utf-8-sig", "utf-16"):
+        path = write_tar(tmp_path / "s.tar", [("a.wav", b"1"), ("a.json", '{"x": "ü"}'.encode(encoding))])
+        index = index_shard(path)
+        assert read_record(index, index.records[0]).fields == {"x": "ü"}
+
+
 def test_a_shard_that_shrinks_after_indexing(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "s.tar", PAIR)
     index = index_shard(path)

@@ -154,7 +154,10 @@ def read_record(index: ShardIndex, members: list[Member]) -> Record:
 
 def _fields(suffix: str, content: memoryview) -> dict[str, Any]:
     if suffix == "json":
-        value = json.loads(bytes(content))
+        try:
+            value = json.loads(str(content, "utf-8"))
+        except ValueError:  # with a byte-order mark, or UTF-16
+            value = json.loads(bytes(content))
         if not isinstance(value, dict):
             raise ValueError(f"a JSON {type(value).__name__}, expected an object")
         return value

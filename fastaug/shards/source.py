@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -165,8 +165,12 @@ def _described(folder: Path, description: Path, split: str | None, cache: str | 
 
 
 def _shards(paths: list[str], cache: str | Path | None) -> Source:
-    with ThreadPoolExecutor(_SCANS) as pool:  # cold storage answers many scans faster than one after another
-        indexes = list(pool.map(index_shard, paths if cache is None else [_cached(p, Path(cache)) for p in paths]))
+    local = paths if cache is None else [_cached(path, Path(cache)) for path in paths]
+    if len(local) > 1:  # cold storage answers many scans faster than one after another
+        with ThreadPoolExecutor(_SCANS) as pool:
+            indexes = list(pool.map(index_shard, local))
+    else:
+        indexes = [index_shard(path) for path in local]
     records = [(index, members) for index in indexes for members in index.records]
     keys = [f"{index.name}/{members[0].key}" for index, members in records]
     return Source(
@@ -220,8 +224,6 @@ def _records(records: list[Record]) -> Source:
     return Source([len(records)], records.__getitem__, keys.__getitem__, _digest(keys))
 
 
-def _digest(keys: Iterable[str]) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for key in keys:
-        digest.update(key.encode("utf-8", "surrogateescape") + b"\0")
-    return digest.hexdigest()
+def _digest(keys: Sequence[str]) -> str:
+    text = "".join(f"{key}\0" for key in keys)
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
