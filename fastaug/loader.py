@@ -244,7 +244,7 @@ class Loader:
         views, slots = audio.shape[:2]
         width = np.full(starts.size, -1 if self.crop_samples is None else self.crop_samples)
         into = np.add.outer(np.arange(views) * slots, places).ravel()
-        opened.read(Wanted(np.tile(of, views), into, starts.ravel(), width), audio.view(-1, *audio.shape[2:]))
+        opened.read(Wanted(np.tile(of, views), into, starts.ravel(), width), audio.flatten(0, 1))
 
     def _room_for(self, opened: OpenBatch, rows: int) -> Tensor:
         """Samples (V, rows, C, T) that hold the longest of some records."""
