@@ -62,7 +62,8 @@ def main() -> int:
     print(
         f"{pipe.stats.delivered:,} clips ({pipe.stats.bad_count:,} bad ones replaced) in "
         f"{time.perf_counter() - begin:.0f} s: {used.mean() / 2**20:.1f} MiB anonymous, "
-        f"from {used.min() / 2**20:.1f} to {used.max() / 2**20:.1f}; slope {slope * 1e5 / 2**20:+.3f} ± {error * 1e5 / 2**20:.3f} MiB per 100,000 clips"
+        f"from {used.min() / 2**20:.1f} to {used.max() / 2**20:.1f}; "
+        f"slope {slope * 1e5 / 2**20:+.3f} ± {error * 1e5 / 2**20:.3f} MiB per 100,000 clips"
     )
     return int(grown > LARGEST_GROWTH * level)
 
