@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastaug.batch import Batch, Place
 from fastaug.loader import Loader, Part, Task
+from fastaug.plan import Plan
 
 __all__ = ["load_ahead"]
 
@@ -31,7 +32,7 @@ class _Begun:
 
 def load_ahead(
     loader: Loader,
-    plan: Sequence[Sequence[Task]],
+    plan: Plan,
     indices: range,
     epoch: int,
     threads: int,
@@ -43,7 +44,7 @@ def load_ahead(
     Closing the iterator, leaving its loop included, drops what has not begun and waits for what has.
 
     Args:
-        plan: the tasks of every batch. indices: the batches wanted.
+        plan: what every batch of the epoch holds. indices: the batches wanted.
         threads: that decode; 0 decodes in the caller's, batch by batch. prefetch: batches begun ahead of the caller.
         pinned: samples in page-locked memory, which torch recycles.
 
@@ -58,7 +59,7 @@ def load_ahead(
             if os.getpid() != process:
                 raise RuntimeError("this iterator was begun in another process: call iter() again in this one")
             while len(ahead) <= prefetch * bool(pool) and (i := next(waiting, None)) is not None:
-                ahead.append(_begin(loader, plan[i], Place(epoch, i, i == len(plan) - 1), pool, threads, pinned))
+                ahead.append(_begin(loader, plan.tasks(i), Place(epoch, i, i == len(plan) - 1), pool, threads, pinned))
             if not ahead:
                 return
             yield _finished(loader, ahead.popleft())

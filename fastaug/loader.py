@@ -269,7 +269,7 @@ class Loader:
         try:
             return self.source.read(index)
         except RecordError as error:
-            return error.bad
+            return dataclasses.replace(error.bad, key=self.source.key(index))  # in a mixture it has a prefix
         except OSError as error:
             raise_if_ours(error)
             return BadRecord(self.source.key(index), "read", str(error), url=_text(error.filename))

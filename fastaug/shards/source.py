@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +24,7 @@ from fastaug.shards.idx import write_index
 from fastaug.shards.reader import Member, ShardIndex, index_shard, read_record
 from fastaug.shards.record import AUDIO_SUFFIXES, BadRecord, Record
 
-__all__ = ["Source", "expand_braces", "open_source"]
+__all__ = ["Source", "digest_of", "expand_braces", "open_source"]
 
 _SCANS = 8  # shards opened at a time
 _SPLIT_FOLDERS = {"train": ("train", "training"), "valid": ("valid", "validation", "val", "dev"), "test": ("test",)}
@@ -41,6 +41,7 @@ class Source:
         digest: identifies the set of records and their order; a checkpoint holds it.
         bad: what could not even be indexed.
         label_info: label name → {"classes": [...], "multi": bool}, from dataset.json or the folder names.
+        mixture: (number of shards, weight) of each source of a `Mix`; empty otherwise.
     """
 
     sizes: list[int]
@@ -49,6 +50,7 @@ class Source:
     digest: str
     bad: list[BadRecord] = field(default_factory=list)
     label_info: dict[str, dict[str, Any]] = field(default_factory=dict)
+    mixture: tuple[tuple[int, float], ...] = ()
 
     def __len__(self) -> int:
         return sum(self.sizes)
@@ -59,14 +61,25 @@ def open_source(source: Any, split: str | None = None, cache: str | Path | None 
 
     Args:
         source: a folder with dataset.json or ``*.tar``; a tar file, a pattern with ``*`` or ``{000..123}``, or a
-            list of them; a folder of audio files (label = parent folder); a list of audio paths or of Records.
+            list of them; a folder of audio files (label = parent folder); a list of audio paths or of Records;
+            a ``webdataset.WebDataset`` of plain samples; a ``datasets.Dataset`` with an audio column; a `Mix`.
         split: "train", "valid" or "test"; with dataset.json the split it lists, otherwise shards named
             ``<split>-*.tar`` or a sub-folder of that name. None takes everything.
         cache: folder that shards are copied to at first use and read from afterwards.
 
     Raises:
         FileNotFoundError, ValueError: nothing is there, or the split is unknown; names the path.
+        TypeError: a kind of source that is not among these.
     """
+    from fastaug.shards.foreign import huggingface_source, is_huggingface, is_webdataset, webdataset_shards
+    from fastaug.shards.mix import Mix, mix_sources  # here: these build a Source
+
+    if isinstance(source, Mix):
+        return mix_sources(source, [open_source(one, split, cache) for one in source.sources.values()])
+    if is_huggingface(source):
+        return huggingface_source(source, split)
+    if is_webdataset(source):
+        source = webdataset_shards(source)
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
@@ -177,7 +190,7 @@ def _shards(paths: list[str], cache: str | Path | None) -> Source:
         sizes=[len(index.records) for index in indexes],
         read=partial(_read_member, records),
         key=keys.__getitem__,
-        digest=_digest(keys),
+        digest=digest_of(keys),
         bad=[bad for index in indexes for bad in index.bad],
     )
 
@@ -216,14 +229,15 @@ def _files(files: Sequence[Path], root: Path | None) -> Source:
         for key, path, label in zip(keys, files, labels, strict=True)
     ]
     info = {"label": {"classes": classes, "multi": False}} if classes else {}
-    return Source([len(files)], records.__getitem__, keys.__getitem__, _digest(keys), label_info=info)
+    return Source([len(files)], records.__getitem__, keys.__getitem__, digest_of(keys), label_info=info)
 
 
 def _records(records: list[Record]) -> Source:
     keys = [record.key for record in records]
-    return Source([len(records)], records.__getitem__, keys.__getitem__, _digest(keys))
+    return Source([len(records)], records.__getitem__, keys.__getitem__, digest_of(keys))
 
 
-def _digest(keys: Sequence[str]) -> str:
+def digest_of(keys: Iterable[str]) -> str:
+    """Identifies an ordered set of keys."""
     text = "".join(f"{key}\0" for key in keys)
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
