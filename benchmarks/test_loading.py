@@ -16,6 +16,8 @@ from materials import RATE, SAMPLES, tracks, write_shards
 from test_chain import single_clip_chain
 
 from fastaug import Pipeline, clmr
+from fastaug.codecs import decode
+from fastaug.shards import open_source
 
 SOURCE_RATE, SECONDS = 44_100, 30.0
 TRACKS, PER_SHARD, BATCH = (16, 4, 8) if QUICK else (96, 16, 32)
@@ -116,6 +118,81 @@ def test_two_views(benchmark: Any, threads: int, shards: list[Path], augmented: 
                 differs=DRAWS,
             ),
         ],
+        items=TRACKS,
+        unit="track",
+        threads=threads,
+    )
+
+
+SMALL = 200 if QUICK else 5_000  # records of 2 KB, so that headers and fields are all the work
+
+
+@pytest.fixture(scope="module")
+def small_shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("small")
+    return write_shards(folder, [rng.bytes(2_000) for _ in range(SMALL)], "wav", SMALL)[0]
+
+
+def webdataset_records(shard: Path) -> Callable[[], Callable[[], int]]:
+    """Every record of a shard as bytes, fields decoded, by webdataset."""
+
+    def build() -> Callable[[], int]:
+        import json
+
+        import webdataset as wds
+
+        dataset = wds.WebDataset(str(shard), shardshuffle=False, empty_check=False)
+
+        def one_pass() -> int:
+            return sum(len(sample["wav"]) for sample in dataset if json.loads(sample["json"]))
+
+        return one_pass
+
+    return build
+
+
+def test_tar_scan(benchmark: Any, threads: int, small_shard: Path) -> None:
+    """A shard opened anew and every record read, fields decoded: what an epoch's first pass costs beside decoding."""
+
+    def ours() -> int:
+        source = open_source(small_shard)
+        return sum(len(source.read(i).audio) for i in range(len(source)))
+
+    peer = Peer("webdataset", "webdataset", webdataset_records(small_shard), check=equal_counts)
+    compare(benchmark, ours, [peer], items=SMALL, unit="record", threads=threads)
+
+
+def equal_counts(ours: int, theirs: int) -> str:
+    assert ours == theirs == SMALL * 2_000
+    return "the same bytes"
+
+
+def test_pipeline_beside_its_parts(benchmark: Any, threads: int, shards: list[Path]) -> None:
+    """A Pipeline against one decode and one chain a batch, of bytes already in memory: what the line itself costs."""
+    paths = [str(path) for path in shards]
+    pipe = Pipeline(
+        paths, sample_rate=RATE, crop_samples=SAMPLES, views=2, batch_size=BATCH, transform=clmr(), seed=0,
+        device="cpu", num_threads=threads if threads > 1 else 0,
+    )  # fmt: skip
+
+    def parts() -> Callable[[], int]:
+        source, chain = open_source(paths), clmr(sample_rate=RATE)
+        encoded = [bytes(source.read(i).audio) for i in range(TRACKS)]
+        starts = np.random.default_rng(0).integers(0, int(SECONDS * RATE) - SAMPLES, (2, TRACKS))
+
+        def one_pass() -> int:
+            for i in range(0, TRACKS, BATCH):
+                crops, _ = decode(encoded[i : i + BATCH], starts[:, i : i + BATCH], SAMPLES, RATE, num_threads=threads)
+                chain(crops.flatten(0, 1))
+            return TRACKS
+
+        return one_pass
+
+    compare(
+        benchmark,
+        lambda: count(batch.audio.transpose(0, 1) for batch in pipe),
+        [Peer("decode + augment alone", None, parts, differs=DRAWS)],
         items=TRACKS,
         unit="track",
         threads=threads,

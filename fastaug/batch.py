@@ -41,6 +41,7 @@ class Batch:
         spec_params: likewise for ``spec_transform``.
         sample_rate: Hz.
         errors: records that are missing from, or were replaced in, this batch.
+        outcomes: of every record tried for it, in order, whether it was good.
         subkeys: int64 (V, B, 2), from which all draws of the batch derive.
         place: epoch and index of the batch.
     """
@@ -57,6 +58,7 @@ class Batch:
     params: Params | list[Params | None] | None = None
     spec_params: Params | list[Params | None] | None = None
     errors: list[BadRecord] = field(default_factory=list)
+    outcomes: list[bool] = field(default_factory=list)
     subkeys: Tensor | None = None
     place: Place | None = None
     finished: bool = False

@@ -1,4 +1,4 @@
-"""Records → cropped samples: what one decode thread does, and how its rows become a Batch on the CPU."""
+"""Records → cropped samples: what one decode thread does with a chunk of tasks, and how chunks become a Batch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from fastaug.batch import Batch, Place
-from fastaug.codecs.open import OpenAudio, open_audio
+from fastaug.checks import raise_if_ours
+from fastaug.codecs.native import Ints, Wanted
+from fastaug.codecs.open import OpenBatch
 from fastaug.codecs.status import DecodeError
+from fastaug.labels import LabelError, Labels
 from fastaug.random import Keys, sample_id
-from fastaug.shards.record import BadRecord, Record
+from fastaug.shards.record import BadRecord, Record, RecordError
 from fastaug.shards.source import Source
 
-__all__ = ["CROPS", "Labels", "Loader", "Row", "Task", "merge_rows"]
+__all__ = ["CROPS", "Loader", "Part", "Row", "Task", "merge_rows"]
 
 CROPS = ("random", "center", "segments", "whole")
 _MAX_REPLACEMENTS = 16
@@ -42,66 +45,53 @@ class Task:
 
 @dataclass
 class Row:
-    """One row of a batch: V crops of one example."""
+    """One row of a batch: V crops of one example, at ``audio[:, at]``, float32 (V, rows, C, T)."""
 
     key: str
+    sample_id: int
     fields: dict[str, Any]
     label: Any
     occurrence: int
-    crops: list[Tensor]
+    segment: int
     starts: list[int]
     lengths: list[int]
-    segment: int
+    audio: Tensor
+    at: int
 
 
 @dataclass
-class Labels:
-    """Names ↔ indices of the label that a Pipeline delivers.
+class Part:
+    """What became of some tasks, in their order.
 
     Attributes:
-        name: the field, e.g. "genre". classes: ordered names; None where the field holds integers.
-        multi: multi-hot rather than one index.
+        rows: those that could be had. errors: records that could not.
+        outcomes: of every record tried, whether it was good.
     """
 
-    name: str
-    classes: list[str] | None
-    multi: bool = False
+    rows: list[Row] = field(default_factory=list)
+    errors: list[BadRecord] = field(default_factory=list)
+    outcomes: list[bool] = field(default_factory=list)
 
-    def encode(self, fields: dict[str, Any]) -> Any:
-        """A field value as an index, or as the list of indices of a multi-hot row; None when absent.
+    def __iadd__(self, other: Part) -> Part:
+        self.rows += other.rows
+        self.errors += other.errors
+        self.outcomes += other.outcomes
+        return self
 
-        Raises:
-            ValueError: the value is not among the classes.
-        """
-        value = fields.get(self.name)
-        if value is None:
-            return None
-        if self.multi:
-            return [self._index(item) for item in (value if isinstance(value, list) else [value])]
-        return self._index(value)
 
-    def _index(self, value: Any) -> int:
-        if self.classes is None:
-            if isinstance(value, int) and not isinstance(value, bool):
-                return value
-            raise ValueError(f"{self.name} is {value!r}: give classes=[...] to Pipeline for labels that are names")
-        if value not in self.classes:
-            raise ValueError(f"{self.name} is {value!r}, not one of the {len(self.classes)} classes")
-        return self.classes.index(value)
+@dataclass
+class _Slot:
+    """One task of a chunk on its way: the rows [at, at + segments) are its own."""
 
-    def tensor(self, encoded: Sequence[Any]) -> Tensor:
-        """int64 (B,) with -1 for None, or float32 (B, n) with NaN for None."""
-        if not self.multi:
-            return torch.tensor([-1 if value is None else value for value in encoded], dtype=torch.int64)
-        hot = torch.zeros(len(encoded), len(self.classes or []))
-        for row, value in zip(hot, encoded, strict=True):
-            row[value if value is not None else slice(None)] = 1.0 if value is not None else torch.nan
-        return hot
+    task: Task
+    at: int
+    rows: list[Row] = field(default_factory=list)
+    errors: list[BadRecord] = field(default_factory=list)
 
 
 @dataclass
 class Loader:
-    """How to read, crop, decode and label one record. Plain data, so that it travels to worker processes."""
+    """How to read, crop, decode and label records. Plain data, so that it travels to worker processes."""
 
     source: Source
     sample_rate: int
@@ -118,53 +108,65 @@ class Loader:
     #: output length of every record, filled by `count_segments`
     _lengths: dict[int, int | BadRecord] = field(default_factory=dict)
 
-    def load(self, task: Task, epoch: int) -> tuple[list[Row], list[BadRecord]]:
-        """The rows of one task, and what went wrong on the way.
+    def room(self, rows: int, pinned: bool = False) -> Tensor | None:
+        """Samples (V, rows, C, T) of a batch, uninitialised; None where their shape depends on the records."""
+        if self.crop_samples is None or self.channels is None:
+            return None
+        return torch.empty(self.views, rows, self.channels, self.crop_samples, pin_memory=pinned)
+
+    def load(self, tasks: Sequence[Task], epoch: int, audio: Tensor | None = None, first: int = 0) -> Part:
+        """The rows of some tasks, decoded by one native call, and what went wrong on the way.
+
+        Args:
+            audio: `room` of the batch, of which the tasks' rows begin at ``first``; None: rows get their own.
 
         Raises:
-            DecodeError: the record is bad and ``on_error`` is "raise", or too many replacements were bad as well.
+            DecodeError: a record is bad and ``on_error`` is "raise", or too many replacements were bad as well.
         """
-        errors: list[BadRecord] = []
+        slots: list[_Slot] = []
+        for task in tasks:
+            slots.append(_Slot(task, first))
+            first += len(task.segments)
+        todo = slots
         for attempt in range(_MAX_REPLACEMENTS):
-            rows = self._attempt(task, epoch)
-            if not isinstance(rows, BadRecord):
-                return rows, errors
-            errors.append(rows)
-            if self.on_error == "raise":
-                raise DecodeError(str(rows))
-            if self.on_error == "skip":
-                return [], errors
-            task = self._replacement(task, epoch, attempt)
-        raise DecodeError(f"{_MAX_REPLACEMENTS} records in a row are bad, the last: {errors[-1]}")
+            self._attempt(todo, epoch, audio)
+            todo = [slot for slot in todo if not slot.rows]
+            if todo and self.on_error == "raise":
+                raise DecodeError(str(todo[0].errors[0]))
+            if not todo or self.on_error == "skip":
+                break
+            for slot in todo:
+                slot.task = self._replacement(slot.task, epoch, attempt)
+        else:
+            raise DecodeError(f"{_MAX_REPLACEMENTS} records in a row are bad, the last: {todo[0].errors[-1]}")
+        part = Part()
+        for slot in slots:
+            part += Part(slot.rows, slot.errors, [False] * len(slot.errors) + [True] * bool(slot.rows))
+        return part
 
-    def count_segments(self, record: int) -> int | BadRecord:
-        """Number of segments of a record, or why it cannot be read."""
-        if record not in self._lengths:
-            self._lengths[record] = self._length(record)
-        length = self._lengths[record]
-        if isinstance(length, BadRecord):
-            return length
-        return max(1, 1 + (length - int(self.crop_samples or 1)) // self.hop_samples)
+    def count_segments(self, records: Sequence[int]) -> list[int | BadRecord]:
+        """Number of segments of each record, or why it cannot be read."""
+        unknown = [record for record in dict.fromkeys(records) if record not in self._lengths]
+        self._lengths.update(zip(unknown, self._measure(unknown), strict=True))
+        width, counts = int(self.crop_samples or 1), []
+        for record in records:
+            n = self._lengths[record]
+            counts.append(n if isinstance(n, BadRecord) else max(1, 1 + (n - width) // self.hop_samples))
+        return counts
 
-    def collate(self, rows: list[Row], errors: list[BadRecord], place: Place) -> Batch:
+    def collate(self, part: Part, audio: Tensor | None, place: Place) -> Batch:
         """A CPU batch of not yet augmented samples."""
-        width = max((crop.shape[1] for row in rows for crop in row.crops), default=self.crop_samples or 0)
-        counts = sorted({crop.shape[0] for row in rows for crop in row.crops})
-        if len(counts) > 1:
-            raise ValueError(f"examples of {counts} channels in one batch: give Pipeline(channels=1) or another number")
-        audio = torch.zeros(self.views, len(rows), counts[0] if counts else 1, width)
-        for b, row in enumerate(rows):
-            for v, crop in enumerate(row.crops):
-                audio[v, b, :, : crop.shape[1]] = crop
-        names = sorted({name for row in rows for name in row.fields})
+        rows = part.rows
         starts, lengths = (
-            torch.tensor([[getattr(row, what)[v] for row in rows] for v in range(self.views)], dtype=torch.int64)
+            torch.tensor([getattr(row, what) for row in rows], dtype=torch.int64).T.contiguous()
             for what in ("starts", "lengths")
         )
-        ids = np.array([sample_id(row.key) for row in rows], dtype=np.uint64)
+        audio = _gather(rows, audio, self.crop_samples)
+        ids = np.array([row.sample_id for row in rows], dtype=np.uint64)
         occurrences = np.array([row.occurrence for row in rows], dtype=np.int64)
         keys = [Keys.of(self.seed, ids, place.epoch, view, occurrences) for view in range(self.views)]
         segmented = self.crop == "segments"
+        names = sorted({name for row in rows for name in row.fields})
         return Batch(
             audio=audio[0] if self.flat else audio,
             sample_rate=self.sample_rate,
@@ -174,65 +176,112 @@ class Loader:
             lengths=lengths[0] if self.flat else lengths,
             labels=self.labels.tensor([row.label for row in rows]) if self.labels else None,
             segment=torch.tensor([row.segment for row in rows], dtype=torch.int64) if segmented else None,
-            errors=errors,
+            errors=part.errors,
+            outcomes=part.outcomes,
             subkeys=torch.from_numpy(np.stack([key.rows.astype(np.int64) for key in keys])),
             place=place,
         )
 
+    def _attempt(self, slots: list[_Slot], epoch: int, audio: Tensor | None) -> None:
+        """One try at each slot's record: its rows, or one more error."""
+        records, labels, good = [], [], []
+        for slot in slots:
+            record = self._read(slot.task.record)
+            if isinstance(record, BadRecord):
+                slot.errors.append(record)
+                continue
+            try:
+                labels.append(self.labels.encode(record.fields) if self.labels else None)
+            except LabelError as error:
+                slot.errors.append(record.failure("label", str(error)))
+                continue
+            records.append(record)
+            good.append(slot)
+        with self._open(records) as opened:
+            for slot, rows in zip(good, self._rows(opened, records, labels, good, epoch, audio), strict=True):
+                slot.rows = rows
+            for i, trouble in opened.errors.items():
+                good[i].rows = []
+                good[i].errors.append(records[i].failure("decode", str(trouble)))
+
+    def _open(self, records: Sequence[Record]) -> OpenBatch:
+        opened = OpenBatch(
+            [record.audio for record in records], [record.member or record.key for record in records],
+            self.sample_rate, self.channels, self.crop_samples is None,
+        )  # fmt: skip
+        for i in np.flatnonzero(opened.totals == 0).tolist():
+            opened.fail(i, DecodeError(f"{records[i].key}: no samples"))
+        return opened
+
+    def _rows(
+        self, opened: OpenBatch, records: list[Record], labels: list[Any], slots: list[_Slot], epoch: int,
+        audio: Tensor | None,
+    ) -> list[list[Row]]:  # fmt: skip
+        """The rows of each record; what they hold where the record turns out to be bad is not specified."""
+        counts = [len(slot.task.segments) for slot in slots]
+        of = np.repeat(np.arange(len(slots)), counts)  # row → record
+        segments = np.array([s for slot in slots for s in slot.task.segments], np.int64)
+        ids = np.array([sample_id(record.key) for record in records], np.uint64)
+        occurrences = np.array([slot.task.occurrence for slot in slots], np.int64)
+        starts = self._starts(ids[of], opened.totals[of], occurrences[of], segments, epoch)
+        lengths = np.clip(opened.totals[of] - starts, 0, self.crop_samples or opened.totals.max(initial=0))
+        places = np.array([slot.at + k for slot in slots for k in range(len(slot.task.segments))], np.int64)
+        if audio is None:
+            places = np.arange(len(of))
+            audio = self._room_for(opened, len(of))
+        usable = np.array([i not in opened.errors for i in range(len(slots))], bool)[of]
+        self._decode(opened, of[usable], places[usable], starts[:, usable], audio)
+        rows: list[list[Row]] = [[] for _ in slots]
+        columns = (of, segments, starts.T, lengths.T, places)
+        for i, segment, start, length, at in zip(*(column.tolist() for column in columns), strict=True):
+            record, occurrence = records[i], slots[i].task.occurrence
+            key, fields, number = record.key, record.fields, int(ids[i])
+            rows[i].append(Row(key, number, fields, labels[i], occurrence, segment, start, length, audio, at))
+        return rows
+
+    def _decode(self, opened: OpenBatch, of: Ints, places: Ints, starts: Ints, audio: Tensor) -> None:
+        """Row k, from record of[k], into audio[:, places[k]]."""
+        views, slots = audio.shape[:2]
+        width = np.full(starts.size, -1 if self.crop_samples is None else self.crop_samples)
+        into = np.add.outer(np.arange(views) * slots, places).ravel()
+        opened.read(Wanted(np.tile(of, views), into, starts.ravel(), width), audio.flatten(0, 1))
+
+    def _room_for(self, opened: OpenBatch, rows: int) -> Tensor:
+        """Samples (V, rows, C, T) that hold the longest of some records."""
+        counts = sorted({int(count) for count in opened.channels if count})
+        _check_channels(counts)
+        width = self.crop_samples or int(opened.totals.max(initial=0))
+        return torch.empty(self.views, rows, counts[0] if counts else 1, width)
+
+    def _starts(self, ids: Any, totals: Ints, occurrences: Ints, segments: Ints, epoch: int) -> Ints:
+        """First sample of each crop, int64 (V, rows)."""
+        room = np.maximum(totals - (self.crop_samples or totals), 0)
+        if self.crop == "random":
+            drawn = 1 if self.share_crop else self.views
+            views = np.repeat(np.arange(drawn), len(ids))
+            keys = Keys.of(self.seed, np.tile(ids, drawn), epoch, views, np.tile(occurrences, drawn), path="crop")
+            starts: Ints = keys.integers("start", 0, np.tile(room, drawn) + 1).numpy().reshape(drawn, len(ids))
+        else:
+            starts = {"center": room // 2, "segments": segments * self.hop_samples, "whole": 0 * room}[self.crop][None]
+        return np.broadcast_to(starts, (self.views, len(ids)))
+
     def _read(self, index: int) -> Record | BadRecord:
         try:
             return self.source.read(index)
-        except (OSError, ValueError) as error:
-            key = self.source.key(index)
-            return BadRecord(key, str(getattr(error, "filename", None) or key), "read", str(error))
+        except RecordError as error:
+            return dataclasses.replace(error.bad, key=self.source.key(index))  # in a mixture it has a prefix
+        except OSError as error:
+            raise_if_ours(error)
+            return BadRecord(self.source.key(index), "read", str(error), url=_text(error.filename))
 
-    def _attempt(self, task: Task, epoch: int) -> list[Row] | BadRecord:
-        record = self._read(task.record)
-        if isinstance(record, BadRecord):
-            return record
-        try:
-            label = self.labels.encode(record.fields) if self.labels else None
-        except ValueError as error:
-            return BadRecord(record.key, record.place, "label", str(error))
-        try:
-            with open_audio(record.audio, record.member or record.key, threads=1) as audio:
-                return self._rows(record, label, audio, task, epoch)
-        except (DecodeError, OSError) as error:
-            return BadRecord(record.key, record.place, "decode", str(error))
-
-    def _rows(self, record: Record, label: Any, audio: OpenAudio, task: Task, epoch: int) -> list[Row]:
-        total = audio.frames(self.sample_rate)
-        if total == 0:
-            raise DecodeError(f"{record.key}: no samples")
-        width = self.crop_samples if self.crop_samples is not None else total
-        wanted = [self._starts(record.key, total, task.occurrence, segment, epoch) for segment in task.segments]
-        distinct = sorted({start for starts in wanted for start in starts})
-        crops = dict(zip(distinct, audio.crops(distinct, width, self.sample_rate, self.channels), strict=True))
-        rows = []
-        for segment, starts in zip(task.segments, wanted, strict=True):
-            lengths = [max(min(width, total - start), 0) for start in starts]
-            views = [crops[start] for start in starts]
-            rows.append(Row(record.key, record.fields, label, task.occurrence, views, starts, lengths, segment))
-        return rows
-
-    def _starts(self, key: str, total: int, occurrence: int, segment: int, epoch: int) -> list[int]:
-        room = max(total - int(self.crop_samples or total), 0)
-        if self.crop == "random":
-            drawn = 1 if self.share_crop else self.views
-            keys = Keys.of(self.seed, [key], epoch, np.arange(drawn), occurrence, path="crop")
-            return (keys.integers("start", 0, room + 1).tolist() * self.views)[: self.views]
-        start = {"center": room // 2, "segments": segment * self.hop_samples, "whole": 0}[self.crop]
-        return [start] * self.views
-
-    def _length(self, index: int) -> int | BadRecord:
-        record = self._read(index)
-        if isinstance(record, BadRecord):
-            return record
-        try:
-            with open_audio(record.audio, record.member or record.key, threads=1) as audio:
-                return audio.frames(self.sample_rate)
-        except (DecodeError, OSError) as error:
-            return BadRecord(record.key, record.place, "probe", str(error))
+    def _measure(self, records: Sequence[int]) -> list[int | BadRecord]:
+        """Output length of each record, or why it cannot be read."""
+        read = [self._read(record) for record in records]
+        good = [record for record in read if isinstance(record, Record)]
+        with self._open(good) as opened:
+            bad = {i: good[i].failure("probe", str(error)) for i, error in opened.errors.items()}
+        lengths = iter([bad.get(i, int(total)) for i, total in enumerate(opened.totals)])
+        return [next(lengths) if isinstance(record, Record) else record for record in read]
 
     def _replacement(self, task: Task, epoch: int, attempt: int) -> Task:
         """Another record in place of a bad one: a draw like any other, so a replay finds the same."""
@@ -251,3 +300,28 @@ def merge_rows(rows: list[Task]) -> list[Task]:
         else:
             tasks.append(row)
     return tasks
+
+
+def _gather(rows: list[Row], audio: Tensor | None, width: int | None) -> Tensor:
+    """Samples (V, B, C, T) of the rows: ``audio`` itself where all of it is filled, else a copy."""
+    if audio is not None:
+        if len(rows) == audio.shape[1]:
+            return audio
+        return audio[:, [row.at for row in rows]]
+    counts = sorted({row.audio.shape[2] for row in rows})
+    _check_channels(counts)
+    width = width or max(length for row in rows for length in row.lengths)
+    audio = torch.zeros(rows[0].audio.shape[0], len(rows), counts[0], width)
+    for b, row in enumerate(rows):
+        n = min(width, row.audio.shape[3])
+        audio[:, b, :, :n] = row.audio[:, row.at, :, :n]
+    return audio
+
+
+def _check_channels(counts: list[int]) -> None:
+    if len(counts) > 1:
+        raise ValueError(f"examples of {counts} channels in one batch: give Pipeline(channels=1) or another number")
+
+
+def _text(path: Any) -> str | None:
+    return None if path is None else str(path)

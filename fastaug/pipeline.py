@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
-from collections import deque
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastaug.batch import Batch, Place
+from fastaug.ahead import load_ahead
+from fastaug.batch import Batch
 from fastaug.checks import check_rate
 from fastaug.codecs.status import DecodeError
-from fastaug.loader import CROPS, Labels, Loader, Row
+from fastaug.labels import Labels
+from fastaug.loader import CROPS, Loader, Part
 from fastaug.plan import Plan
 from fastaug.shards.order import Order, epoch_order
 from fastaug.shards.record import BadRecord
 from fastaug.shards.source import open_source
+from fastaug.stats import Stats
 from fastaug.views import bind_views, transform_views, unwrap_views
 
 __all__ = ["Pipeline", "Stats"]
 
 _STATE_VERSION = 2
+_PROBED = 64  # records of one native probe
 _said_device = False
-
-
-@dataclass
-class Stats:
-    """What a Pipeline has delivered so far, and what it could not.
-
-    Attributes:
-        delivered: examples handed to the caller. bad: every bad record met, in order.
-    """
-
-    delivered: int = 0
-    bad: list[BadRecord] = field(default_factory=list)
 
 
 class Pipeline(torch.utils.data.IterableDataset[Batch]):
@@ -74,6 +66,9 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         num_threads: decoding threads, 0 for none; torch's count by default.
         prefetch: batches read ahead.
         on_error: "raise" (names the record), "skip" (the batch is smaller) or "replace" (another record, drawn).
+        max_bad_in_row, max_bad_fraction: limits of "skip" and "replace", beyond which `TooManyBadError` is raised; None
+            for none. The fraction is of all records tried, looked at from 1000 on and at the end of an epoch.
+        error_log: file to which each bad record is appended as a line of JSON: key, stage, reason, url, member, offset.
         cache: folder to which shards are copied at first use, for slow storage.
 
     Raises:
@@ -110,6 +105,9 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         num_threads: int | None = None,
         prefetch: int = 2,
         on_error: str = "raise",
+        max_bad_in_row: int | None = 100,
+        max_bad_fraction: float | None = None,
+        error_log: str | Path | None = None,
         cache: str | Path | None = None,
     ) -> None:
         check_rate(sample_rate, "Pipeline")
@@ -149,7 +147,8 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         if self.spec_transform is not None and frontend is None:
             raise ValueError("spec_transform works on a frontend's output: give frontend= as well")
         self.epoch = 0
-        self.stats = Stats(bad=list(opened.bad))
+        self.stats = Stats(max_bad_in_row=max_bad_in_row, max_bad_fraction=max_bad_fraction, error_log=error_log)
+        self.stats.add(opened.bad)
         self._delivered = 0
         self._resume_at = 0
         self._plans: dict[int, Plan] = {}
@@ -168,7 +167,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         worker = _worker()
         shift, stride = worker or (0, 1)
         empty = True
-        for batch in self._load(range(start + shift, len(self), stride), epoch):
+        for batch in self._load(range(start + shift, len(self), stride), epoch, worker is None):
             empty = False
             if worker is None:
                 yield self.finish(batch)
@@ -297,44 +296,37 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         if self._loader.crop != "segments":
             return None
         records = sorted(set(order.records.tolist()))
+        chunks = [records[i : i + _PROBED] for i in range(0, len(records), _PROBED)]
         with ThreadPoolExecutor(max(self.num_threads, 1)) as pool:
-            found = dict(zip(records, pool.map(self._loader.count_segments, records), strict=True))
+            counts = itertools.chain.from_iterable(pool.map(self._loader.count_segments, chunks))
+        found = dict(zip(records, counts, strict=True))
         bad = [count for count in found.values() if isinstance(count, BadRecord)]
         if bad and self._loader.on_error == "raise":
             raise DecodeError(str(bad[0]))
-        known = set(self.stats.bad)
-        self.stats.bad += [item for item in bad if item not in known]
+        self.stats.add(bad)
         return {record: 0 if isinstance(count, BadRecord) else count for record, count in found.items()}
 
-    def _load(self, indices: range, epoch: int) -> Iterator[Batch]:
-        """CPU batches, decoded by threads up to ``prefetch`` batches ahead."""
-        plan, loader = self._plan(epoch), self._loader
-        pool = ThreadPoolExecutor(self.num_threads, "fastaug-decode") if self.num_threads else None
-        ahead: deque[tuple[int, list[Any]]] = deque()
-        waiting = iter(indices)
-        try:
-            while True:
-                while len(ahead) <= self.prefetch and (i := next(waiting, None)) is not None:
-                    ahead.append((i, [pool.submit(loader.load, t, epoch) if pool else t for t in plan.tasks(i)]))
-                if not ahead:
-                    return
-                i, jobs = ahead.popleft()
-                loaded = [job.result() if isinstance(job, Future) else loader.load(job, epoch) for job in jobs]
-                rows: list[Row] = [row for part, _ in loaded for row in part]
-                errors = [error for _, part in loaded for error in part]
-                if rows:
-                    yield loader.collate(rows, errors, Place(epoch, i, i == len(plan) - 1))
-                else:
-                    self.stats.bad += errors
-        finally:
-            if pool is not None:
-                pool.shutdown(wait=True, cancel_futures=True)
+    def _load(self, indices: range, epoch: int, alone: bool) -> Iterator[Batch]:
+        """CPU batches, decoded ahead; ``alone``: not in a DataLoader worker."""
+        pinned = alone and self.device.type == "cuda"
+        plan, lost = self._plan(epoch), Part()
+        for found in load_ahead(self._loader, plan, indices, epoch, self.num_threads, self.prefetch, pinned):
+            if isinstance(found, Batch):
+                found.errors, found.outcomes = lost.errors + found.errors, lost.outcomes + found.outcomes
+                lost = Part()
+                yield found
+            elif alone:
+                self.stats.note(0, found.errors, found.outcomes)
+            else:
+                lost += found  # a worker's own count is lost with it: the next batch tells
+        if lost.errors:
+            self.stats.add(lost.errors)  # into the log
+            warnings.warn(f"{len(lost.errors)} bad records at the end of the epoch: {lost.errors[0]}, …", stacklevel=2)
 
     def _note(self, batch: Batch) -> None:
         place = batch.place
         assert place is not None
-        self.stats.delivered += len(batch)
-        self.stats.bad += batch.errors
+        self.stats.note(len(batch), batch.errors, batch.outcomes, place.last)
         if place.last:
             self.set_epoch(place.epoch + 1)
         else:

@@ -79,3 +79,7 @@ void fa_audio_release(long long* members, long long count);
 void fa_audio_decode(const long long* members, const long long* crops, long long count, const long long* plans,
                      long long* outcomes, float* y, long long rows, long long channels, long long length,
                      long long longest, long long threads);
+
+// csrc/cpu/tar.cpp. Walks the headers of a tar; entries: (capacity, 8), its fields are named there. Returns how many
+// there are; those beyond `capacity` are not written.
+long long fa_tar_scan(const unsigned char* file, long long size, long long* entries, long long capacity);

@@ -144,6 +144,7 @@ PyMethodDef methods[] = {
     FA_BIND(fa_audio_probe),
     FA_BIND(fa_audio_release),
     FA_BIND(fa_audio_decode),
+    FA_BIND(fa_tar_scan),
     {nullptr, nullptr, 0, nullptr},
 };
 // clang-format on

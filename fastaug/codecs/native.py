@@ -22,7 +22,7 @@ from fastaug.ops import _library
 from fastaug.ops import resample as _resample
 from fastaug.ops.resample import output_length, source_range
 
-__all__ = ["Encoded", "Ints", "Members", "NativeAudio", "Wanted", "decode_into"]
+__all__ = ["Encoded", "Ints", "Members", "NativeAudio", "Wanted", "decode_into", "map_file"]
 
 Ints = npt.NDArray[np.int64]
 Encoded = bytes | bytearray | memoryview | mmap.mmap | npt.NDArray[np.uint8] | Tensor | str | Path
@@ -146,7 +146,7 @@ def _as_bytes(item: Encoded) -> npt.NDArray[np.uint8]:
         FileNotFoundError: a path without a file. TypeError: neither bytes nor a path.
     """
     if isinstance(item, str | Path):
-        return _mapped(item)
+        return map_file(item)
     if isinstance(item, Tensor):
         item = item.numpy()
     if isinstance(item, np.ndarray) and item.dtype != np.uint8:
@@ -156,7 +156,8 @@ def _as_bytes(item: Encoded) -> npt.NDArray[np.uint8]:
     return np.frombuffer(item, np.uint8) if len(item) else np.zeros(0, np.uint8)
 
 
-def _mapped(path: str | Path) -> npt.NDArray[np.uint8]:
+def map_file(path: str | Path) -> npt.NDArray[np.uint8]:
+    """The bytes of a file, mapped into memory. Raises FileNotFoundError."""
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no such audio file: {path}")
     with open(path, "rb") as file:

@@ -1,8 +1,9 @@
-"""Tar shards: an index of records by reading headers only, then one positioned read per member.
+"""Tar shards: an index of records by reading headers only, then views of their bytes without a copy.
 
 ustar, GNU long names and pax headers (POSIX.1-2001) are understood. The members of a record are adjacent and share
 their name up to the last dot; what follows it decides: a known audio suffix, ``json`` for fields, ``cls`` and
-``txt`` for one field of that name. Nothing is unpickled or executed.
+``txt`` for one field of that name. Nothing is unpickled or executed. A record is of one shard, and whole: members are
+joined neither across shards nor across damage.
 """
 
 from __future__ import annotations
@@ -11,33 +12,15 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from fastaug.shards.record import AUDIO_SUFFIXES, BadRecord, Record
+from fastaug.shards.idx import read_index
+from fastaug.shards.record import AUDIO_SUFFIXES, BadRecord, Record, RecordError
+from fastaug.shards.tar import Contents, Member, Stamp, map_shard, scan_tar, stamp
 
 __all__ = ["Member", "ShardIndex", "index_shard", "read_record"]
 
-_BLOCK = 512
-_REGULAR = (b"0", b"\0", b"7")
-_FIELD_SUFFIXES = ("json", "cls", "txt")
-_MAX_META = 1 << 20  # a long name or pax header beyond 1 MiB is garbage
-
-
-@dataclass(frozen=True)
-class Member:
-    """One file inside a tar: its name, and where its data lies."""
-
-    name: str
-    offset: int
-    size: int
-
-    @property
-    def key(self) -> str:
-        return self.name.rpartition(".")[0]
-
-    @property
-    def suffix(self) -> str:
-        return self.name.rpartition(".")[2].lower()
+_KNOWN = AUDIO_SUFFIXES | {"json", "cls", "txt"}
 
 
 @dataclass
@@ -45,19 +28,26 @@ class ShardIndex:
     """The records of a shard (each a list of its members, the audio first) and what was wrong with it."""
 
     path: str
+    name: str
+    stamp: Stamp
     records: list[list[Member]] = field(default_factory=list)
     bad: list[BadRecord] = field(default_factory=list)
 
 
-class _TarError(ValueError):
-    pass
+@dataclass
+class _Group:
+    """Adjacent members of one key; ``torn``: damage lies before or behind them."""
+
+    key: str
+    members: list[Member]
+    suffixes: tuple[str, ...]
+    torn: bool = False
 
 
 def index_shard(path: str | Path) -> ShardIndex:
-    """Index a tar file by its headers.
+    """Index a tar file by its headers, or by the index file beside it (`fastaug.shards.write_index`, wds2idx).
 
-    Damage never raises: it is listed in ``bad`` with member and byte offset, and every intact record before it is
-    kept.
+    Damage never raises: it is listed in ``bad`` with member and byte offset, and every intact record is kept.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -65,161 +55,111 @@ def index_shard(path: str | Path) -> ShardIndex:
     path = str(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no such shard: {path}")
-    index = ShardIndex(path)
-    members: list[Member] = []
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        try:
-            _walk(file, size, members)
-        except _TarError as error:
-            index.bad.append(BadRecord(Path(path).name, path, "read", str(error)))
-    _group(members, index)
+    index = ShardIndex(path, os.path.basename(path), stamp(path))
+    contents = read_index(path, index.stamp) or scan_tar(path, index.stamp)
+    shard = index.name
+    for trouble in contents.troubles:
+        key = shard if trouble.name is None else f"{shard}/{trouble.name.rpartition('.')[0]}"
+        index.bad.append(BadRecord(key, "read", trouble.reason, path, trouble.name, trouble.offset))
+    groups = _groups(contents)
+    problems = _problems(groups)
+    for i, group in enumerate(groups):
+        if i not in problems:
+            if group.suffixes[0] not in AUDIO_SUFFIXES:
+                group.members.sort(key=lambda member: member.suffix not in AUDIO_SUFFIXES)
+            index.records.append(group.members)
+        elif problems[i]:
+            first = group.members[0]
+            index.bad.append(BadRecord(f"{shard}/{group.key}", "read", problems[i], path, first.name, first.offset))
     return index
 
 
-def _walk(file: BinaryIO, size: int, members: list[Member]) -> None:
-    """Append every regular member; raise _TarError where the file stops being a tar."""
-    position = 0
-    long_name: str | None = None
-    pax: dict[str, str] = {}
-    if size == 0:
-        raise _TarError("an empty file (0 bytes), not a tar")
-    while position < size:
-        file.seek(position)
-        header = file.read(_BLOCK)
-        if len(header) < _BLOCK:
-            raise _TarError(f"truncated header at byte {position}: {len(header)} of {_BLOCK} bytes")
-        if not header.strip(b"\0"):
-            return
-        _check(header, position)
-        length = int(pax.get("size", _number(header[124:136], position)))
-        kind = header[156:157]
-        start = position + _BLOCK
-        name = long_name or pax.get("path") or _name(header)
-        if start + length > size:
-            raise _TarError(
-                f"truncated: member {name} at byte {start} needs {length} bytes, the file has {size - start}"
-            )
-        if kind in (b"L", b"x", b"g", b"K"):
-            if length > _MAX_META:
-                raise _TarError(f"header of {length} bytes at byte {position}: not plausible")
-            data = file.read(length)
-            if kind == b"L":
-                long_name = data.rstrip(b"\0").decode("utf-8", "surrogateescape")
-            elif kind == b"x":
-                pax = _parse_pax(data, position)
-        else:
-            if kind in _REGULAR and not name.endswith("/"):
-                members.append(Member(name, start, length))
-            long_name, pax = None, {}
-        position = start + -(-length // _BLOCK) * _BLOCK
-    # A tar that is cut between two members looks whole but for this.
-    raise _TarError(f"ends at byte {size} without the two zero blocks that close a tar: it was probably cut")
+def _groups(contents: Contents) -> list[_Group]:
+    groups: list[_Group] = []
+    last = len(contents.runs) - 1
+    for r, run in enumerate(contents.runs):
+        begin = len(groups)
+        for member in run:
+            key, _, suffix = member[0].rpartition(".")
+            suffix = suffix.lower()
+            if suffix not in _KNOWN or key.rpartition("/")[2].startswith("._"):  # macOS' attributes of "name": "._name"
+                continue
+            if len(groups) > begin and groups[-1].key == key:
+                groups[-1].members.append(member)
+                groups[-1].suffixes += (suffix,)
+            else:
+                groups.append(_Group(key, [member], (suffix,)))
+        if len(groups) > begin:
+            groups[begin].torn |= r > 0
+            groups[-1].torn |= r < last
+    return groups
 
 
-def _check(header: bytes, position: int) -> None:
-    """The header's checksum: the sum of its bytes with the checksum field read as spaces."""
-    stored = _number(header[148:156], position)
-    if stored != sum(header[:148]) + 8 * 32 + sum(header[156:]):
-        raise _TarError(f"no tar header at byte {position}: checksum does not match")
-
-
-def _number(digits: bytes, position: int) -> int:
-    if digits[0] & 0x80:  # base 256, for sizes of 8 GiB and more
-        return int.from_bytes(bytes([digits[0] & 0x7F]) + digits[1:], "big")
-    try:
-        return int(digits.strip(b" \0") or b"0", 8)
-    except ValueError:
-        raise _TarError(f"no tar header at byte {position}: {digits!r} is not an octal number") from None
-
-
-def _name(header: bytes) -> str:
-    name = header[:100].split(b"\0")[0]
-    prefix = header[345:500].split(b"\0")[0] if header[257:263] == b"ustar\0" else b""
-    return (prefix + b"/" + name if prefix else name).decode("utf-8", "surrogateescape")
-
-
-def _parse_pax(data: bytes, position: int) -> dict[str, str]:
-    found: dict[str, str] = {}
-    while data:
-        length, _, _ = data.partition(b" ")
-        if not length.isdigit() or not 0 < int(length) <= len(data):
-            raise _TarError(f"damaged pax header at byte {position}")
-        entry = data[len(length) + 1 : int(length)].rstrip(b"\n")
-        name, _, value = entry.partition(b"=")
-        found[name.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
-        data = data[int(length) :]
+def _problems(groups: list[_Group]) -> dict[int, str]:
+    """Why groups are no records; an empty text where another group's tells it."""
+    kinds = {suffixes: _unfit(suffixes) for suffixes in {group.suffixes for group in groups}}
+    found = {i: kinds[group.suffixes] for i, group in enumerate(groups) if kinds[group.suffixes]}
+    whole = {group.suffixes for group in groups if not group.torn and not kinds[group.suffixes]}
+    usual = set.intersection(*map(set, whole)) - AUDIO_SUFFIXES if whole else set()
+    places: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        places.setdefault(group.key, []).append(i)
+        lost = usual.difference(group.suffixes) if group.torn else ()
+        if lost and i not in found:
+            found[i] = f"stands beside damage and lacks {', '.join(sorted(lost))}, which the other records have"
+    for same in places.values():
+        if len(same) > 1:
+            found |= _repeated([groups[i] for i in same], same)
     return found
 
 
-def _group(members: list[Member], index: ShardIndex) -> None:
-    """Adjacent members of one key become a record; anything else is named in ``index.bad``."""
-    seen: set[str] = set()
-    groups: list[list[Member]] = []
-    for member in members:
-        if member.suffix not in AUDIO_SUFFIXES and member.suffix not in _FIELD_SUFFIXES:
-            continue
-        if groups and groups[-1][0].key == member.key:
-            groups[-1].append(member)
-        else:
-            groups.append([member])
-    for group in groups:
-        problem = _problem(group, seen)
-        if problem:
-            place = f"{index.path}: member {group[0].name} at byte {group[0].offset}"
-            index.bad.append(BadRecord(f"{Path(index.path).name}/{group[0].key}", place, "read", problem))
-        else:
-            index.records.append(sorted(group, key=lambda m: m.suffix not in AUDIO_SUFFIXES))
-        seen.add(group[0].key)
+def _unfit(suffixes: tuple[str, ...]) -> str:
+    """Why members of these suffixes are no record; empty if they are."""
+    audio = sum(suffix in AUDIO_SUFFIXES for suffix in suffixes)
+    if audio != 1:
+        return f"{audio} audio members in the record, expected one"
+    return "a suffix stands twice in the record" if len(set(suffixes)) != len(suffixes) else ""
 
 
-def _problem(group: list[Member], seen: set[str]) -> str | None:
-    audio = [m.suffix for m in group if m.suffix in AUDIO_SUFFIXES]
-    if group[0].key in seen:
-        return "its key stands earlier in this shard: members of a record must be adjacent and keys unique"
-    if len(audio) != 1:
-        return f"{len(audio)} audio members in the record, expected one"
-    if len({m.suffix for m in group}) != len(group):
-        return "a suffix stands twice in the record"
-    return None
+def _repeated(groups: list[_Group], places: list[int]) -> dict[int, str]:
+    """A key that stands in several places: one record in pieces, all of it refused, or a second one of that name."""
+    whole = set(groups[0].suffixes)
+    if any(whole.isdisjoint(group.suffixes) for group in groups[1:]):
+        reason = "its members are not adjacent: " + ", ".join(m.name for group in groups for m in group.members)
+        return {places[0]: reason, **dict.fromkeys(places[1:], "")}
+    return dict.fromkeys(places[1:], "its key stands earlier in this shard: keys must be unique")
 
 
-def read_record(path: str, members: list[Member]) -> Record:
-    """Read the bytes of one indexed record.
+def read_record(index: ShardIndex, members: list[Member]) -> Record:
+    """One indexed record; its audio is a view of the mapped file.
 
     Raises:
-        ValueError: its JSON is damaged, or the file has become shorter since it was indexed.
+        RecordError: its JSON is damaged, or the file has changed since it was indexed. OSError: it cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    audio, path = members[0], index.path
+    key = f"{index.name}/{audio.key}"
     try:
-        data = [_read(descriptor, path, member) for member in members]
-    finally:
-        os.close(descriptor)
-    audio = members[0]
-    fields: dict[str, Any] = {}
-    for member, content in zip(members[1:], data[1:], strict=True):
-        fields.update(_fields(path, member, content))
-    return Record(f"{Path(path).name}/{audio.key}", data[0], fields, path, audio.name, audio.offset)
-
-
-def _read(descriptor: int, path: str, member: Member) -> bytes:
-    data = os.pread(descriptor, member.size, member.offset)
-    while len(data) < member.size:  # a read may return less than asked; nothing more means that the file ends
-        more = os.pread(descriptor, member.size - len(data), member.offset + len(data))
-        if not more:
-            raise ValueError(f"{path}: member {member.name} at byte {member.offset} ends after {len(data)} bytes")
-        data += more
-    return data
-
-
-def _fields(path: str, member: Member, content: bytes) -> dict[str, Any]:
-    try:
-        if member.suffix == "json":
-            value = json.loads(content)
-            if not isinstance(value, dict):
-                raise ValueError(f"a JSON {type(value).__name__}, expected an object")
-            return value
-        text = content.decode("utf-8").strip()
-        return {member.suffix: int(text) if member.suffix == "cls" else text}
+        file = map_shard(path, index.stamp)
     except ValueError as error:
-        raise ValueError(f"{path}: member {member.name} at byte {member.offset}: {error}") from None
+        raise RecordError(BadRecord(key, "read", str(error), path, audio.name, audio.offset)) from None
+    fields: dict[str, Any] = {}
+    for member in members[1:]:
+        try:
+            fields.update(_fields(member.suffix, file[member.offset : member.offset + member.size]))
+        except ValueError as error:
+            raise RecordError(BadRecord(key, "read", str(error), path, member.name, member.offset)) from None
+    data = file[audio.offset : audio.offset + audio.size]
+    return Record(key, data, fields, path, audio.name, audio.offset)
+
+
+def _fields(suffix: str, content: memoryview) -> dict[str, Any]:
+    if suffix == "json":
+        try:
+            value = json.loads(str(content, "utf-8"))
+        except ValueError:  # with a byte-order mark, or UTF-16
+            value = json.loads(bytes(content))
+        if not isinstance(value, dict):
+            raise ValueError(f"a JSON {type(value).__name__}, expected an object")
+        return value
+    text = str(content, "utf-8").strip()
+    return {suffix: int(text) if suffix == "cls" else text}

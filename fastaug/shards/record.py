@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ class Record:
             return f"{self.shard}: member {self.member} at byte {self.offset}"
         return str(self.audio) if isinstance(self.audio, str | Path) else f"record {self.key!r}"
 
+    def failure(self, stage: str, reason: str) -> BadRecord:
+        """This record as one that cannot be delivered."""
+        url = self.shard if self.shard is not None else str(self.audio) if isinstance(self.audio, str | Path) else None
+        return BadRecord(self.key, stage, reason, url, self.member, self.offset)
+
 
 @dataclass(frozen=True)
 class BadRecord:
@@ -48,15 +54,40 @@ class BadRecord:
 
     Attributes:
         key: the record's key, or the shard's name where no record could be read.
-        place: file, member and byte offset.
         stage: "read", "probe", "decode" or "label".
         reason: one line.
+        url: the shard or file; None for records in memory.
+        member, offset: name and byte offset inside the shard, as far as known.
     """
 
     key: str
-    place: str
     stage: str
     reason: str
+    url: str | None = None
+    member: str | None = None
+    offset: int | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it lies, for messages."""
+        if self.member is not None:
+            return f"{self.url}: member {self.member} at byte {self.offset}"
+        return self.url or f"record {self.key!r}"
+
+    def to_dict(self) -> dict[str, str | int | None]:
+        """The attributes, for a line of JSON."""
+        return dataclasses.asdict(self)
 
     def __str__(self) -> str:
         return f"{self.place}: {self.stage} failed: {self.reason}"
+
+
+class RecordError(ValueError):
+    """A record cannot be read, through its own fault."""
+
+    def __init__(self, bad: BadRecord) -> None:
+        super().__init__(str(bad))
+        self.bad = bad
+
+    def __reduce__(self) -> tuple[type[RecordError], tuple[BadRecord]]:
+        return RecordError, (self.bad,)

@@ -5,6 +5,7 @@ A Source is indexable: it knows how many records each shard holds, the key of re
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import itertools
@@ -13,16 +14,19 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fastaug.shards.idx import write_index
 from fastaug.shards.reader import Member, ShardIndex, index_shard, read_record
 from fastaug.shards.record import AUDIO_SUFFIXES, BadRecord, Record
 
 __all__ = ["Source", "digest_of", "expand_braces", "open_source"]
 
+_SCANS = 8  # shards opened at a time
 _SPLIT_FOLDERS = {"train": ("train", "training"), "valid": ("valid", "validation", "val", "dev"), "test": ("test",)}
 
 
@@ -174,9 +178,14 @@ def _described(folder: Path, description: Path, split: str | None, cache: str | 
 
 
 def _shards(paths: list[str], cache: str | Path | None) -> Source:
-    indexes: list[ShardIndex] = [index_shard(path if cache is None else _cached(path, Path(cache))) for path in paths]
-    records = [(index.path, members) for index in indexes for members in index.records]
-    keys = [f"{Path(path).name}/{members[0].key}" for path, members in records]
+    local = paths if cache is None else [_cached(path, Path(cache)) for path in paths]
+    if len(local) > 1:  # cold storage answers many scans faster than one after another
+        with ThreadPoolExecutor(_SCANS) as pool:
+            indexes = list(pool.map(index_shard, local))
+    else:
+        indexes = [index_shard(path) for path in local]
+    records = [(index, members) for index in indexes for members in index.records]
+    keys = [f"{index.name}/{members[0].key}" for index, members in records]
     return Source(
         sizes=[len(index.records) for index in indexes],
         read=partial(_read_member, records),
@@ -186,7 +195,7 @@ def _shards(paths: list[str], cache: str | Path | None) -> Source:
     )
 
 
-def _read_member(records: list[tuple[str, list[Member]]], i: int) -> Record:
+def _read_member(records: list[tuple[ShardIndex, list[Member]]], i: int) -> Record:
     return read_record(*records[i])
 
 
@@ -205,6 +214,8 @@ def _cached(path: str, cache: Path) -> str:
         partial_copy = folder / f"{copy.name}.{os.getpid()}.part"
         shutil.copy2(path, partial_copy)
         os.replace(partial_copy, copy)
+        with contextlib.suppress(ValueError):  # damaged, or with a name that no index can hold: it is scanned each time
+            write_index(copy)
     return str(copy)
 
 
@@ -228,7 +239,5 @@ def _records(records: list[Record]) -> Source:
 
 def digest_of(keys: Iterable[str]) -> str:
     """Identifies an ordered set of keys."""
-    digest = hashlib.blake2b(digest_size=8)
-    for key in keys:
-        digest.update(key.encode("utf-8", "surrogateescape") + b"\0")
-    return digest.hexdigest()
+    text = "".join(f"{key}\0" for key in keys)
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()

@@ -1,0 +1,120 @@
+"""Chunks of records, decoded by one call: that each row holds what its key says, whatever stands beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import fastaug
+from corpus import RATE, encoded, examples, tone
+from fastaug import Batch, Pipeline, Record
+from fastaug.loader import Task
+
+COMMON: dict[str, Any] = {"sample_rate": RATE, "device": "cpu", "seed": 4}
+CODECS = ("wav", "flac", "ogg", "wav")
+
+
+def level(i: int) -> float:
+    return (i + 1) / 64
+
+
+def leveled(pattern: str) -> list[Record]:
+    """Record i holds the level of i throughout, and its label. "." good, "x" no audio, "l" a label of no class."""
+    found = []
+    for i, kind in enumerate(pattern):
+        audio = encoded(np.full((1_000 + i, 1), level(i), np.float32), CODECS[i % 4])
+        found.append(Record(f"r{i:02d}", b"" if kind == "x" else audio, {"n": "?" if kind == "l" else f"{i:02d}"}))
+    return found
+
+
+def assert_own_audio(batches: list[Batch]) -> None:
+    for batch in batches:
+        audio = batch.audio if batch.audio.dim() == 4 else batch.audio[None]
+        for b, key in enumerate(batch.keys):
+            i = int(key[1:])
+            assert batch.labels is not None and int(batch.labels[b]) == i and batch.fields["n"][b] == key[1:]
+            inside = audio[:, b, :, 100:400]
+            assert (inside - level(i)).abs().max() < (0.01 if CODECS[i % 4] == "ogg" else 1e-6), key
+
+
+@pytest.mark.parametrize("crop", [{"crop_samples": 500}, {"crop": "whole"}, {"crop_samples": 500, "channels": None}])
+@pytest.mark.parametrize("on_error", ["skip", "replace"])
+@pytest.mark.parametrize("threads", [0, 2])
+def test_rows_keep_their_own_audio_and_label_beside_bad_ones(crop: dict, on_error: str, threads: int) -> None:
+    pattern = "x..l.xl...xx.....l...x"
+    pipe = Pipeline(
+        leveled(pattern), labels="n", classes=[f"{i:02d}" for i in range(len(pattern))], views=2, batch_size=9,
+        on_error=on_error, num_threads=threads, **crop, **COMMON,
+    )  # fmt: skip
+    batches = list(pipe)
+    assert_own_audio(batches)
+    bad = {f"r{i:02d}" for i, kind in enumerate(pattern) if kind != "."}
+    assert {error.key for error in pipe.stats.bad} == bad
+    assert {error.stage for error in pipe.stats.bad} == {"decode", "label"}
+    delivered = [key for batch in batches for key in batch.keys]
+    good = [f"r{i:02d}" for i, kind in enumerate(pattern) if kind == "."]
+    if on_error == "skip":
+        assert delivered == good
+    else:
+        assert len(delivered) == len(pattern) and set(delivered) == set(good)
+        assert [key for key, kind in zip(delivered, pattern, strict=True) if kind == "."] == good, "each in its place"
+
+
+def test_repeats_in_one_chunk_draw_as_they_do_alone() -> None:
+    """First and second deliveries mixed in one call: the draws of each are its own."""
+    records = [Record(stem, data) for stem, data, _ in examples(6)]
+
+    def run(batch_size: int) -> list[tuple[str, list[int], torch.Tensor]]:
+        pipe = Pipeline(
+            records,
+            crop_samples=3_000,
+            views=2,
+            batch_size=batch_size,
+            epoch_size=17,
+            shuffle=6,
+            num_threads=0,
+            **COMMON,
+        )
+        return [(k, b.starts[:, i].tolist(), b.audio[:, i]) for b in pipe for i, k in enumerate(b.keys)]
+
+    together, alone = run(17), run(1)
+    assert len({(key, *starts) for key, starts, _ in alone}) == 17
+    for (key, starts, audio), (own_key, own_starts, own_audio) in zip(together, alone, strict=True):
+        assert key == own_key and starts == own_starts and torch.equal(audio, own_audio)
+
+
+def test_a_row_is_what_load_gives(tmp_path: Path) -> None:
+    """Every codec and rate of the corpus in one chunk, against one member at a time."""
+    clips = examples(12)
+    pipe = Pipeline([Record(stem, data) for stem, data, _ in clips], crop_samples=5_000, batch_size=12, **COMMON)
+    (batch,) = pipe
+    for (_, data, _), start, audio in zip(clips, batch.starts.tolist(), batch.audio, strict=True):
+        expected, _ = fastaug.load(data, start, 5_000, sample_rate=RATE)
+        mono = expected.mean(0, keepdim=True)
+        assert (audio - mono).abs().max() < 1e-6
+
+
+def test_channels_kept_must_agree() -> None:
+    records = [Record(str(i), encoded(tone(0.1, i, channels=1 + i % 2), "wav")) for i in range(4)]
+    for crop in ({"crop_samples": 100}, {"crop": "whole"}):
+        with pytest.raises(ValueError, match=r"examples of \[1, 2\] channels in one batch"):
+            list(Pipeline(records, channels=None, batch_size=4, **crop, **COMMON))
+        with pytest.raises(ValueError, match=r"examples of \[1, 2\] channels in one batch"):  # in two chunks
+            list(Pipeline(records[:2] * 8, channels=None, batch_size=16, num_threads=2, **crop, **COMMON))
+        (batch,) = Pipeline(records, channels=2, batch_size=4, **crop, **COMMON)
+        assert batch.audio.shape[:2] == (4, 2) and torch.equal(batch.audio[0, 0], batch.audio[0, 1])
+
+
+def test_the_batch_is_decoded_in_place() -> None:
+    """No copy between decoder and batch where nothing is missing from it."""
+    loader = Pipeline(leveled("...."), crop_samples=500, views=2, **COMMON)._loader
+    room = loader.room(4)
+    assert room is not None and room.shape == (2, 4, 1, 500)
+    part = loader.load([Task(i, 0, i) for i in range(4)], 0, room)
+    place = fastaug.batch.Place(0, 0, True)
+    assert loader.collate(part, room, place).audio.data_ptr() == room.data_ptr()
+    assert Pipeline(leveled("."), crop="whole", **COMMON)._loader.room(4) is None
