@@ -11,9 +11,11 @@ import torch
 
 import flac_writer as fw
 from emulation import Report, emulate
-from fastaug.codecs.device import DeviceBatch, decode_on_device
+from fastaug.codecs import decode
+from fastaug.codecs.device import DeviceBatch, Staging, decode_on_device
 from fastaug.codecs.native import Members, Wanted, decode_into
 from fastaug.ops import _cuda
+from test_decode_batch import clips
 from test_flac import encode, music, needs_flac
 from test_wav import KINDS, noise, written
 
@@ -314,3 +316,68 @@ def test_sectors(launched: dict[str, list[Report]], tmp_path: Any) -> None:
     assert launched["fa_flac_restore_kernel"][0].ratio < 1.2
     (read,) = launched["fa_flac_read_kernel"]
     assert max(site.sectors / site.minimum for site in read.sites if site.store and site.accesses > 1_000) < 1.5
+
+
+def test_staging_pads_and_grows() -> None:
+    staging = Staging("cpu")
+    small, large = staging.reserve(5), staging.reserve(3 << 20)
+    staging.view(small, 5)[:] = 7
+    staging.view(large, 3 << 20)[:] = 9
+    last = staging.reserve(16)
+    assert (small, large % 16, last % 16) == (0, 0, 0)
+    staging.view(last, 16)[:] = 3
+    there = staging.upload()
+    assert there[:16].tolist() == [7] * 5 + [0] * 11
+    assert (there[large : large + (3 << 20)] == 9).all() and not there[large + (3 << 20) : last].any()
+    assert not there[last + 16 :].any() and there.numel() - last - 16 >= 8
+    for late in (lambda: staging.reserve(1), staging.view, staging.upload):
+        with pytest.raises(RuntimeError, match="have been uploaded"):
+            late()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("rate", [None, 8_000, 22_050])
+def test_decode_on_a_gpu_is_that_on_the_cpu(rate: int | None) -> None:
+    data = clips(24)
+    starts = np.arange(48).reshape(2, 24) * 97 - 50
+    cpu, _ = decode(data, starts, 3_000, rate)
+    gpu, status = decode(data, starts, 3_000, rate, device="cuda")
+    assert gpu.is_cuda and not status.is_cuda and not status.any()
+    assert torch.equal(gpu.cpu(), cpu) if rate is None else loss_db(gpu.cpu(), cpu) < -110
+
+
+@pytest.mark.gpu
+@needs_flac
+@pytest.mark.parametrize(("options", "bits", "channels"), SETTINGS)
+def test_flac_of_the_encoder_on_a_gpu(tmp_path: Any, options: str, bits: int, channels: int) -> None:
+    data = [encode(tmp_path, music(bits, channels, 70_001, seed=i), *options.split(), bits=bits) for i in range(4)]
+    for count in (1, channels):
+        cpu, _ = decode(data * 20, np.arange(80) * 311, 40_000, None, count)
+        gpu, status = decode(data * 20, np.arange(80) * 311, 40_000, None, count, device="cuda")
+        assert not status.any() and torch.equal(gpu.cpu(), cpu)
+
+
+@pytest.mark.gpu
+def test_damage_on_a_gpu_is_flagged() -> None:
+    rng = np.random.default_rng(0)
+    frame = (fw.Predicted(order=2, rice=fw.Rice((2, ("raw", 12), 5, 6))), small_values(64), 16)
+    data = [flip(written_frame(*frame), rng, 1) for _ in range(400)]
+    cpu, expected = decode(data, 0, 100)
+    gpu, status = decode(data, 0, 100, device="cuda")
+    assert expected.any() and torch.equal(status, expected) and torch.equal(gpu.cpu(), cpu)
+
+
+@pytest.mark.gpu
+def test_staging_buffers_are_not_overwritten_while_they_are_read() -> None:
+    """Many batches queued behind slow work, each from a reused buffer."""
+    data = [[written(noise(30_000, 1, i * 50 + j), "PCM_16") for j in range(8)] for i in range(12)]
+    expected = [decode(batch, 5, 20_000)[0] for batch in data]
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        torch.cuda._sleep(200_000_000)
+        batches = []
+        for batch in data:
+            members, wanted = crops(batch, [(i, 5, 20_000) for i in range(8)])
+            batches.append(DeviceBatch(members, wanted, None, (8, 1, 20_000), "cuda", 1))
+        for batch, samples in zip(batches, expected):
+            assert not batch.finish() and torch.equal(batch.samples.cpu(), samples)
