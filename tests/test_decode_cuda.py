@@ -22,7 +22,7 @@ from test_wav import KINDS, noise, written
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[Report]]]:
-    """Launches run in emulation, forwards and backwards; their reports by kernel."""
+    """Launches run in emulation, forwards and backwards; their reports by kernel. Fresh memory is full of NaN."""
     reports: dict[str, list[Report]] = {}
 
     def launch(
@@ -34,7 +34,9 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[Report]
         reports.setdefault(name, []).append(report)
 
     monkeypatch.setattr(_cuda, "launch", launch)
+    torch.use_deterministic_algorithms(True)
     yield reports
+    torch.use_deterministic_algorithms(False)
 
 
 def crops(encoded: Sequence[bytes], spans: Sequence[tuple[int, int, int]]) -> tuple[Members, Wanted]:
@@ -243,6 +245,16 @@ def test_what_the_host_refuses_goes_to_the_cpu(launched: dict[str, list[Report]]
     assert ours == failed
     right = [i for i in range(len(data)) if i not in failed]
     assert torch.equal(samples[right], expected[right])
+
+
+def test_rows_that_the_device_refused_are_zero_once_resampled(launched: dict[str, list[Report]]) -> None:
+    broken = noise(500, 1)
+    broken[250] = np.inf
+    data = [written(noise(500, 1), "FLOAT"), written(broken, "FLOAT"), written(noise(300, 1), "FLOAT")]
+    members, wanted = crops(data, [(i, 5, 300) for i in range(3)])
+    batch = DeviceBatch(members, wanted, 12_000, (3, 1, 300), "cpu", 1)
+    assert batch._status.tolist() == [0, 8, 0]
+    assert not batch.samples[1].any() and batch.samples[0].any() and batch.samples.isfinite().all()
 
 
 def loss_db(a: torch.Tensor, b: torch.Tensor) -> float:
