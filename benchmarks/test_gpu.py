@@ -273,9 +273,8 @@ def test_decode_from_pinned_bytes(benchmark: Any, timer: CudaEvents, codec: str)
     peers = [Peer("torch: the copy alone", "torch", copy_alone, differs="decodes nothing")]
     record = compare(benchmark, ours, peers, items=CROPS, unit="crop", timer=timer)
     benchmark.extra_info.update(bytes_copied=pinned.numel())
-    print(
-        f"\n  {record['ours']['median'] * CROPS * 1e3:.2f} ms for {CROPS} crops, {pinned.numel() / 1e6:.0f} MB copied"
-    )
+    took = record["ours"]["median"] * CROPS * 1e3
+    print(f"\n  {took:.2f} ms for {CROPS} crops, {pinned.numel() / 1e6:.0f} MB copied")
 
 
 @pytest.mark.parametrize("codec", ["wav", "flac", "mp3"])

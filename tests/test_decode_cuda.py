@@ -228,6 +228,16 @@ def test_damage_behind_a_right_checksum_is_flagged(launched: dict[str, list[Repo
     assert torch.equal(batch.samples[right], expected[right])
 
 
+def test_a_residual_outside_of_32_bits_is_refused(launched: dict[str, list[Report]]) -> None:
+    """-2^31 is no residual (RFC 9639, 9.2.7.3), though the sample that it would make fits; one more is."""
+    kind = fw.Predicted(order=0, rice=fw.Rice((30,), 1))
+    data = [written_frame(kind, np.array([[3, -(2**31) + by, 7, 0]]), 32) for by in (0, 1)]
+    members, wanted = crops(data, [(0, 0, 8), (1, 0, 8)])
+    refused = decode_into(members, wanted, None, torch.empty(2, 1, 8), 1)
+    batch = DeviceBatch(members, wanted, None, (2, 1, 8), "cpu", 1)
+    assert list(refused) == [0] and batch._status.tolist() == [7, 0]
+
+
 def test_what_the_host_refuses_goes_to_the_cpu(launched: dict[str, list[Report]]) -> None:
     """Wrong checksums, cut files, NaN, and formats without a kernel: statuses and neighbours as on the CPU."""
     good = written_frame(fw.Predicted(order=2), small_values(48), 16)
