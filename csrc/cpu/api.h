@@ -83,3 +83,12 @@ void fa_audio_decode(const long long* members, const long long* crops, long long
 // csrc/cpu/tar.cpp. Walks the headers of a tar; entries: (capacity, 8), its fields are named there. Returns how many
 // there are; those beyond `capacity` are not written.
 long long fa_tar_scan(const unsigned char* file, long long size, long long* entries, long long capacity);
+
+// csrc/cpu/stage.cpp: what a GPU needs of crops of WAV and FLAC members. crops: rows of StageCrop, whose status is
+// written: other than 0, the crop is not staged. sizes (7,): bytes of audio; rows of the tables of WAV clips, frame
+// lanes, groups and planes; int32 of scratch; the most pieces of a WAV clip. fa_stage_plan
+// returns a handle for fa_stage_fill, which writes tables and audio and frees it, or frees it alone where `audio` is
+// null.
+long long fa_stage_plan(const long long* members, long long* crops, long long count, long long* sizes,
+                        long long threads);
+void fa_stage_fill(long long handle, unsigned char* audio, long long offset, long long* tables, long long threads);

@@ -145,6 +145,8 @@ PyMethodDef methods[] = {
     FA_BIND(fa_audio_release),
     FA_BIND(fa_audio_decode),
     FA_BIND(fa_tar_scan),
+    FA_BIND(fa_stage_plan),
+    FA_BIND(fa_stage_fill),
     {nullptr, nullptr, 0, nullptr},
 };
 // clang-format on
