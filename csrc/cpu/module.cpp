@@ -144,6 +144,9 @@ PyMethodDef methods[] = {
     FA_BIND(fa_audio_probe),
     FA_BIND(fa_audio_release),
     FA_BIND(fa_audio_decode),
+    FA_BIND(fa_mp3_gpu_tables),
+    FA_BIND(fa_mp3_measure),
+    FA_BIND(fa_mp3_stage),
     {nullptr, nullptr, 0, nullptr},
 };
 // clang-format on
