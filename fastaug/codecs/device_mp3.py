@@ -79,20 +79,20 @@ def _decode(pieces: npt.NDArray[np.void], samples: Tensor, other: Tensor | None,
     staging = Staging(samples.device)
     sizes = (-(-int(pieces["bytes"].sum()) // 4) * 4, 16 * units, 4 * units, 8 * _CROP_WORDS * count)
     places = [staging.reserve(size) for size in sizes]
-    address = staging.view().ctypes.data
-    main, described, order, crops = (address + place for place in places)
-    total = _library.native().fa_mp3_stage(pieces.ctypes.data, count, main, described, order, units, crops, threads)
+    first = staging.view().ctypes.data
+    total = _library.native().fa_mp3_stage(
+        pieces.ctypes.data, count, *(first + place for place in places[:3]), units, first + places[3], threads
+    )
     staged = staging.upload()
-    main, described, order, crops = (staged[a : a + n] for a, n in zip(places, sizes, strict=True))
+    main, described, order, crops = (staged[place : place + size] for place, size in zip(places, sizes, strict=True))
     tables = _tables(samples.device)
     counts = torch.empty(units, dtype=torch.int32, device=samples.device)
     rows = torch.empty(units * _ROW_WORDS, dtype=torch.int32, device=samples.device)
-    args = (tables, main, described, order, counts, rows, total, main.numel() // 4)
-    launch("mp3.cu", "fa_mp3_lines_kernel", (-(-total // _THREADS),), (_THREADS,), args)
-    channels = samples.shape[1]
-    grid = (-(-int(pieces["granules"].max()) // _RUN), count, channels)
-    args = (tables, described, counts, rows, crops, samples, other, status, channels)
-    launch("mp3.cu", "fa_mp3_samples_kernel", grid, (_THREADS,), args)
+    to_lines = (tables, main, described, order, counts, rows, total, main.numel() // 4)
+    launch("mp3.cu", "fa_mp3_lines_kernel", (-(-total // _THREADS),), (_THREADS,), to_lines)
+    grid = (-(-int(pieces["granules"].max()) // _RUN), count, samples.shape[1])
+    to_samples = (tables, described, counts, rows, crops, samples, other, status, samples.shape[1])
+    launch("mp3.cu", "fa_mp3_samples_kernel", grid, (_THREADS,), to_samples)
 
 
 @functools.cache
