@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import mp3_writer as mw
-from emulation import Emulated, emulate, emulate_source
+from emulation import Emulated, Report, emulate, emulate_source
 from fastaug.codecs import Status, decode, device_mp3
 from fastaug.codecs.native import Members
 from fastaug.ops import _cuda
