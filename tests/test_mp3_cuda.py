@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import mp3_writer as mw
-from emulation import Emulated, Report, emulate, emulate_source
+from emulation import Emulated, emulate, emulate_source
 from fastaug.codecs import Status, decode, device_mp3
-from fastaug.codecs.native import Members
+from fastaug.codecs.device import DeviceBatch, decode_on_device
+from fastaug.codecs.native import Members, Wanted
 from fastaug.ops import _cuda
 from mp3_writer import EMPTY, LONG, SHORT, START, STOP, Frame, Granule
 from test_mp3 import lame, needs_lame
@@ -28,6 +29,7 @@ from test_mp3_frames import (
     pair_values,
     spectrum,
 )
+from test_wav import noise, written
 
 CLOSE = 1e-6
 _CROP = np.dtype([(name, np.int64) for name in ("member", "row", "low", "high", "to", "stride", "status")])
@@ -285,6 +287,50 @@ def test_channels_with_unlike_blocks(cpu: Emulated, emulator: Emulator) -> None:
         check_frames(cpu, emulator, [Frame(pairs[i : i + 2], 0, ms=ms) for i in range(0, 36, 2)])
 
 
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+@needs_lame
+@pytest.mark.parametrize("out_rate", [22_050, 48_000])
+def test_batches_are_mixed_and_resampled(emulator: Emulator, out_rate: int) -> None:
+    """Members of all formats, some rows outside of their file, to one rate: within 110 dB of the CPU."""
+    encoded = [
+        lame(44_100, 2, "-b 128", 0.6),
+        lame(22_050, 2, "-b 32", 0.6),
+        written(noise(9000, 2, 1), "PCM_16", 44_100),
+    ]
+    starts = np.array([[3000, 100, 5], [-50, out_rate // 2, 700]])
+    spans = [(b, int(start)) for row in starts for b, start in enumerate(row)]
+    members = Members(encoded, ["a", "b", "c"], 1)
+    columns = (np.array(column) for column in zip(*spans, strict=True))
+    wanted = Wanted(next(columns), np.arange(6), next(columns), np.full(6, 1500))
+    samples, failed = decode_on_device(members, wanted, out_rate, (6, 1, 1500), "cpu", 1)
+    expected, status = decode(encoded, starts, 1500, out_rate)
+    assert not failed and not status.any()
+    error = (samples.view(2, 3, 1, 1500) - expected).double().square().mean((2, 3))
+    assert (10 * torch.log10(error / expected.double().square().mean((2, 3))) < -110).all()
+
+
+@needs_lame
+def test_what_the_device_flags_the_cpu_decodes(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = lame(44_100, 2, "-b 128", 0.6)
+    members = Members([data] * 2, ["a", "b"], 1)
+    wanted = Wanted(np.arange(2), np.arange(2), np.array([1000, 2000]), np.full(2, 1500))
+    run = Emulator.__call__
+
+    def lying(self: Emulator, file: str, name: str, grid: Any, block: Any, args: Any, shared_bytes: int = 0) -> None:
+        if name == "fa_mp3_lines_kernel":
+            args[2].view(torch.int32)[2] = -1
+        run(self, file, name, grid, block, args, shared_bytes)
+
+    monkeypatch.setattr(Emulator, "__call__", lying)
+    batch = DeviceBatch(members, wanted, None, (2, 2, 1500), "cpu", 1)
+    expected, _ = decode([data] * 2, np.array([1000, 2000]), 1500, channels=2)
+    assert not torch.equal(batch.samples[0], expected[0])
+    assert not batch.finish()
+    assert torch.equal(batch.samples[0], expected[0])
+
+
 # --- damage ----------------------------------------------------------------------------------------------------------
 
 
@@ -352,3 +398,49 @@ def test_sectors(emulator: Emulator) -> None:
     for site in stores:
         assert site.sectors <= 1.5 * site.minimum, site
     assert samples.ratio < 1.5
+
+
+# --- a GPU -----------------------------------------------------------------------------------------------------------
+
+
+@needs_lame
+@pytest.mark.gpu
+@pytest.mark.parametrize("channels", [1, None])
+@pytest.mark.parametrize(("rate", "source", "options"), FILES)
+def test_decode_on_a_gpu_is_close_to_the_cpu(rate: int, source: int, options: str, channels: int | None) -> None:
+    data = [lame(rate, source, options.replace(" -t", ""), seconds) for seconds in (0.6, 2.5)] * 40
+    starts = np.arange(160).reshape(2, 80) * (rate // 100) - 300
+    cpu, _ = decode(data, starts, rate, channels=channels)
+    gpu, status = decode(data, starts, rate, channels=channels, device="cuda")
+    assert gpu.is_cuda and not status.any()
+    assert (gpu.cpu() - cpu).abs().max() <= CLOSE * max(1.0, float(cpu.abs().max()))
+
+
+@needs_lame
+@pytest.mark.gpu
+def test_frames_by_hand_on_a_gpu() -> None:
+    kinds = [(LONG, False), (START, False), (SHORT, False), (SHORT, True), (STOP, False), (START, True)]
+    granules = [Granule(spectrum(n, 500), 190, block=b, mixed=m) for n, (b, m) in enumerate(kinds)]
+    pairs = [[a, b] for a in granules for b in granules]
+    data = [mw.stream([Frame(pairs[i : i + 2], 0, ms=ms) for i in range(0, 36, 2)]) for ms in (False, True)]
+    data += [mw.stream(intensity_frames(0, block, mixed, True, 13, range(12))) for block, mixed in KINDS]
+    for channels in (1, None):
+        cpu, _ = decode(data, channels=channels)
+        gpu, status = decode(data, channels=channels, device="cuda")
+        assert not status.any() and (gpu.cpu() - cpu).abs().max() <= CLOSE * max(1.0, float(cpu.abs().max()))
+
+
+@needs_lame
+@pytest.mark.gpu
+def test_damage_on_a_gpu_is_what_it_is_on_the_cpu() -> None:
+    rng, whole = np.random.default_rng(0), lame(44_100, 2, "-b 128")
+    data = []
+    for _ in range(200):
+        broken = bytearray(whole)
+        for at in rng.integers(2000, len(whole), 20):
+            broken[at] ^= 1 << int(rng.integers(8))
+        data.append(bytes(broken))
+    cpu, expected = decode(data, 20_000, 30_000)
+    gpu, status = decode(data, 20_000, 30_000, device="cuda")
+    assert torch.equal(status, expected)
+    assert (gpu.cpu() - cpu).abs().max() <= CLOSE * max(1.0, float(cpu.abs().max()))

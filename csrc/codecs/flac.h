@@ -3,7 +3,7 @@
 //
 // A frame is a header, one subframe per channel and a CRC-16. A subframe's predictor is linear: Rice codes give the
 // residual of each sample against it. The CPU predicts while it reads (a Sink, see fa_flac_residual); a GPU reads with
-// one thread per frame and predicts with one per subframe (fa_flac_predict).
+// one thread per frame and predicts with one per subframe (flac_lanes.h).
 #pragma once
 
 #include "bits.h"
@@ -185,7 +185,8 @@ FA_HD int fa_flac_lpc(FaBits& bits, FaFlacSubframe& sub) {
 }
 
 // Type and wasted bits (9.2.1, 9.2.2).
-FA_HD int fa_flac_subframe_type(FaBits& bits, int depth, FaFlacSubframe& sub) {
+template <class Bits>
+FA_HD int fa_flac_subframe_type(Bits& bits, int depth, FaFlacSubframe& sub) {
     const int head = static_cast<int>(fa_bits_read(bits, 8)), type = head >> 1;
     sub.order = type >= 32 ? type - 31 : type >= 8 ? type - 8 : 0;
     sub.shift = 0;

@@ -25,6 +25,7 @@ struct WavInfo {
 };
 
 constexpr long long kWavMostChannels = 1024;  // as libsndfile
+constexpr int kWavPiece = 16384;  // bytes that a block of csrc/cuda/wav.cu takes at once; a frame has at most 8192
 
 FA_HD uint32_t wav_u16(const uint8_t* p) { return static_cast<uint32_t>(p[0]) | static_cast<uint32_t>(p[1]) << 8; }
 FA_HD uint32_t wav_u32(const uint8_t* p) { return wav_u16(p) | wav_u16(p + 2) << 16; }

@@ -81,6 +81,15 @@ void fa_audio_decode(const long long* members, const long long* crops, long long
                      long long* outcomes, float* y, long long rows, long long channels, long long length,
                      long long longest, long long threads);
 
+// csrc/cpu/stage.cpp: what a GPU needs of crops of WAV and FLAC members. crops: rows of StageCrop, whose status is
+// written: other than 0, the crop is not staged. sizes (7,): bytes of audio; rows of the tables of WAV clips, frame
+// lanes, groups and planes; int32 of scratch; the most pieces of a WAV clip. fa_stage_plan
+// returns a handle for fa_stage_fill, which writes tables and audio and frees it, or frees it alone where `audio` is
+// null.
+long long fa_stage_plan(const long long* members, long long* crops, long long count, long long* sizes,
+                        long long threads);
+void fa_stage_fill(long long handle, unsigned char* audio, long long offset, long long* tables, long long threads);
+
 // csrc/cpu/mp3_stage.cpp: what csrc/cuda/mp3.cu reads. pieces: int64 rows, their fields are named there.
 // fa_mp3_gpu_tables fills FaMp3GpuTables, where given, and returns its size. fa_mp3_stage writes the main data and the
 // units (unit_count, 4) that fa_mp3_measure counted, which of them to decode in which order, and the crops (count, 9)

@@ -469,6 +469,29 @@ int flac_decode_range(const uint8_t* data, long long size, const AudioInfo& info
     return decode_range(data, size, info, start, length, out, out_stride, scratch);
 }
 
+int flac_find_frames(const uint8_t* data, long long size, const AudioInfo& info, long long low, long long high,
+                     std::vector<FlacSpan>& frames, FlacScratch& scratch) {
+    scratch.trouble = -1;
+    scratch.spent = 0;
+    if (info.data_end > size) return kBadHeader;  // of other bytes
+    Reader reader(data, info, scratch);
+    Cursor at = reader.locate(low);
+    Candidate here, next;
+    while (at.position < high) {
+        if (at.offset >= info.data_end || !reader.header_at(at.offset, here) || here.position != at.position) {
+            return kGap;
+        }
+        const long long position = here.position + here.frame.block;
+        if (position < info.total && !reader.follower(here, next)) return kCorrupt;
+        const long long end = position < info.total ? next.offset : info.data_end;
+        if (flac_crc16(data + here.offset, end - here.offset) != 0) return kCorrupt;
+        const FaFlacFrame& f = here.frame;
+        frames.push_back({here.offset, end, here.position, f.bytes, f.block, f.channels, f.stereo});
+        at = {end, position};
+    }
+    return kOk;
+}
+
 }  // namespace fa
 
 int fa_flac_probe(const unsigned char* data, long long size, long long* facts, unsigned char* md5) {

@@ -48,4 +48,17 @@ int flac_decode_range(const uint8_t* data, long long size, const AudioInfo& info
 int flac_decode_range(const uint8_t* data, long long size, const AudioInfo& info, long long start, long long length,
                       int32_t* out, long long out_stride, FlacScratch& scratch);
 
+// A frame found but not decoded.
+struct FlacSpan {
+    long long offset, end;        // bytes [offset, end) of the file
+    long long position;           // of its first sample
+    int header;                   // bytes
+    int block, channels, stereo;  // of FaFlacFrame
+};
+
+// The frames that hold samples [low, high), 0 <= low < high <= info.total, one behind the other without a gap; the
+// CRC-16 of each is right. Anything else is a status: then flac_decode_range knows more.
+int flac_find_frames(const uint8_t* data, long long size, const AudioInfo& info, long long low, long long high,
+                     std::vector<FlacSpan>& frames, FlacScratch& scratch);
+
 }  // namespace fa

@@ -144,6 +144,8 @@ PyMethodDef methods[] = {
     FA_BIND(fa_audio_probe),
     FA_BIND(fa_audio_release),
     FA_BIND(fa_audio_decode),
+    FA_BIND(fa_stage_plan),
+    FA_BIND(fa_stage_fill),
     FA_BIND(fa_mp3_gpu_tables),
     FA_BIND(fa_mp3_measure),
     FA_BIND(fa_mp3_stage),

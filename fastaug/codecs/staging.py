@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +40,7 @@ class Staging:
         device: where `upload` will put the bytes.
     """
 
-    _pools: defaultdict[torch.device, list[_Buffer]] = defaultdict(list)
+    _pools: ClassVar[defaultdict[torch.device, list[_Buffer]]] = defaultdict(list)
     _lock = threading.Lock()
 
     def __init__(self, device: torch.device | str) -> None:
