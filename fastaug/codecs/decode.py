@@ -53,7 +53,8 @@ def decode(
             another number keeps members that have it and repeats mono.
         device: of the samples; the CPU by default. On CUDA kernels decode WAV, FLAC and MP3 (`fastaug.codecs.device`)
             from bytes that pass through pinned memory in one copy: bit for bit as the CPU (MP3: within 1e-6), or to
-            110 dB where they are resampled. The CPU decodes the rest, and what is damaged. Waits for the device once, for the status.
+            110 dB where they are resampled. The CPU decodes the rest, and what is damaged. Waits for the device once,
+            for the status.
         num_threads: decoding threads; torch's count by default.
 
     Returns:

@@ -2,9 +2,9 @@
 
 The host probes members, finds the frames that a crop needs (FLAC: headers by their CRC-8 and number, then each frame's
 CRC-16) and copies their bytes back to back, behind them the tables of csrc/cpu/stage.cpp, into a pinned `Staging`.
-csrc/cuda/wav.cu and flac.cu (MP3: `fastaug.codecs.device_mp3`) make float32 of them, straight into the batch, or into rows that csrc/cuda/resample.cu
-converts. Every frame is checked once more while it is read: what the device refuses, and whatever it has no kernel for,
-the CPU decodes, and says what is wrong with it.
+csrc/cuda/wav.cu and flac.cu make float32 of them, straight into the batch, or into rows that csrc/cuda/resample.cu
+converts; MP3 has its own tables and kernels (`fastaug.codecs.device_mp3`). Every frame is checked once more while it is
+read: what the device refuses, and whatever it has no kernel for, the CPU decodes, and says what is wrong with it.
 """
 
 from __future__ import annotations
