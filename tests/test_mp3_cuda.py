@@ -216,6 +216,23 @@ def test_quadruples_behind_pairs(cpu: Emulated, emulator: Emulator, table: int, 
     check_frames(cpu, emulator, frames_of([granule, replace(granule, lines=lines[:300].tolist())], 0))
 
 
+@pytest.mark.parametrize("number", [22, 23, 31])
+def test_pairs_with_extra_bits_for_both(cpu: Emulated, emulator: Emulator, number: int) -> None:
+    """From every bit of a word on: the window must be filled again between the two."""
+    top = 14 + (1 << int(mw.LINBITS[number]))
+    rng = np.random.default_rng(number)
+    lines = [(rng.integers(top // 2, top, 140) * rng.choice([-1, 1], 140)).tolist() for _ in range(4)]
+    granules = [Granule(part[n:], 150, tables=(number,) * 3) for n, part in enumerate(lines)]
+    check_frames(cpu, emulator, frames_of([each for g in granules for each in (g, EMPTY)], 0))
+
+
+def test_bits_behind_the_last_line(cpu: Emulated, emulator: Emulator) -> None:
+    lines = np.random.default_rng(0).integers(-1, 2, 574).tolist()
+    for big, told in ((287, 1700), (286, 1700), (288, 1700), (0, 1500)):
+        granule = Granule(lines[: 2 * big or 572], 180, tables=(1, 1, 1), big=big, told_bits=told)
+        check_frames(cpu, emulator, frames_of([granule, EMPTY], 0))
+
+
 def test_bits_that_run_out(cpu: Emulated, emulator: Emulator) -> None:
     whole = Granule([2, -1, 1, 2] * 40 + [1, 0, -1, 1] * 20, 190, tables=(5, 5, 5), big=80)
     for channels in (1, 2):
