@@ -16,14 +16,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from harness import Peer, Run, agrees, compare
-from materials import RATE, SAMPLES, batch
+from harness import Peer, Run, agrees, compare, wall_clock
+from materials import RATE, SAMPLES, batch, tracks
 from peers import TA, ta
 from test_chain import batched_chain
 
-from fastaug import Compose, Delay, LogMel, Reverb, clmr, functional
+from fastaug import Compose, Delay, LogMel, Reverb, clmr, codecs, functional
+from fastaug.codecs.device import DeviceBatch
+from fastaug.codecs.native import Members, Wanted
 
 pytestmark = pytest.mark.gpu
 BATCH = 512
@@ -239,6 +242,78 @@ def test_pitch(measure: Callable[..., None], inputs: Inputs) -> None:
 def test_reverb(measure: Callable[..., None]) -> None:
     reverberance, damping, room = torch.rand(3, BATCH, device="cuda") * 99
     measure(lambda x: functional.reverb(x, RATE, reverberance, damping, room), [], flops=16 * 5 + 8 * 3 + 8)
+
+
+CROPS = 256  # of 30 s tracks
+
+
+def encoded_crops(codec: str) -> tuple[list[bytes], np.ndarray]:
+    """Stereo tracks of 44.1 kHz, and where in each a crop of 2.68 s begins, at 22.05 kHz."""
+    first = np.random.default_rng(3).integers(512, 30 * RATE - SAMPLES - 512, CROPS)
+    return tracks(CROPS, 30.0, codec), first
+
+
+@pytest.mark.parametrize("codec", ["wav", "flac"])
+def test_decode_from_pinned_bytes(benchmark: Any, timer: CudaEvents, codec: str) -> None:
+    """The copy to the device and all kernels: a batch of crops as mono at 22.05 kHz. At most 3 ms is the aim."""
+    data, first = encoded_crops(codec)
+    members = Members(data, [str(i) for i in range(CROPS)], os.cpu_count() or 1)
+    wanted = Wanted(np.arange(CROPS), np.arange(CROPS), first, np.full(CROPS, SAMPLES))
+    batch = DeviceBatch(members, wanted, RATE, (CROPS, 1, SAMPLES), "cuda", os.cpu_count() or 1)
+    assert not batch.finish()
+    pinned = batch.staged.cpu().pin_memory()
+
+    def ours() -> torch.Tensor:
+        batch.queue(pinned.to("cuda", non_blocking=True))
+        return batch.samples
+
+    def copy_alone() -> Run:
+        return lambda: pinned.to("cuda", non_blocking=True)
+
+    peers = [Peer("torch: the copy alone", "torch", copy_alone, differs="decodes nothing")]
+    record = compare(benchmark, ours, peers, items=CROPS, unit="crop", timer=timer)
+    benchmark.extra_info.update(bytes_copied=pinned.numel())
+    took = record["ours"]["median"] * CROPS * 1e3
+    print(f"\n  {took:.2f} ms for {CROPS} crops, {pinned.numel() / 1e6:.0f} MB copied")
+
+
+@pytest.mark.parametrize("codec", ["wav", "flac", "mp3"])
+def test_decode(benchmark: Any, codec: str) -> None:
+    """From bytes in memory, the host's share included: beside all CPU cores, and DALI's on as many threads."""
+    data, first = encoded_crops(codec)
+    cores = os.cpu_count() or 1
+
+    def on(device: str) -> Run:
+        def run() -> torch.Tensor:
+            samples, status = codecs.decode(data, first, SAMPLES, RATE, device=device, num_threads=cores)
+            assert not status.any()
+            return samples.cuda()
+
+        return run
+
+    def dali() -> Run:
+        from nvidia.dali import fn, pipeline_def, types
+
+        @pipeline_def(batch_size=CROPS, num_threads=cores, device_id=0)
+        def whole_tracks() -> Any:
+            encoded = fn.external_source(source=lambda: [np.frombuffer(item, np.uint8) for item in data], batch=True)
+            audio, _ = fn.decoders.audio(encoded, downmix=True, sample_rate=RATE, dtype=types.FLOAT)
+            start = fn.external_source(source=lambda: list(first.astype(np.int32)[:, None]), batch=True)
+            return fn.slice(audio, start, (SAMPLES,), axes=(0,)).gpu()
+
+        pipe = whole_tracks()
+        pipe.build()
+        return pipe.run
+
+    def synchronised(run: Run) -> float:
+        torch.cuda.synchronize()
+        return wall_clock(lambda: (run(), torch.cuda.synchronize()))
+
+    peers = [
+        Peer(f"fastaug on {cores} CPU cores", None, lambda: on("cpu"), check=on_host(90)),
+        Peer("DALI decoders.audio", "nvidia-dali-cuda130", dali, differs="decodes and resamples whole tracks"),
+    ]
+    compare(benchmark, on("cuda"), peers, items=CROPS, unit="crop", threads=cores, timer=synchronised)
 
 
 def test_clmr_view(measure: Callable[..., None], inputs: Inputs) -> None:

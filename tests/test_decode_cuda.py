@@ -22,7 +22,7 @@ from test_wav import KINDS, noise, written
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[Report]]]:
-    """Launches run in emulation, forwards and backwards; their reports by kernel."""
+    """Launches run in emulation, forwards and backwards; their reports by kernel. Fresh memory is full of NaN."""
     reports: dict[str, list[Report]] = {}
 
     def launch(
@@ -34,7 +34,9 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[Report]
         reports.setdefault(name, []).append(report)
 
     monkeypatch.setattr(_cuda, "launch", launch)
+    torch.use_deterministic_algorithms(True)
     yield reports
+    torch.use_deterministic_algorithms(False)
 
 
 def crops(encoded: Sequence[bytes], spans: Sequence[tuple[int, int, int]]) -> tuple[Members, Wanted]:
@@ -226,6 +228,16 @@ def test_damage_behind_a_right_checksum_is_flagged(launched: dict[str, list[Repo
     assert torch.equal(batch.samples[right], expected[right])
 
 
+def test_a_residual_outside_of_32_bits_is_refused(launched: dict[str, list[Report]]) -> None:
+    """-2^31 is no residual (RFC 9639, 9.2.7.3), though the sample that it would make fits; one more is."""
+    kind = fw.Predicted(order=0, rice=fw.Rice((30,), 1))
+    data = [written_frame(kind, np.array([[3, -(2**31) + by, 7, 0]]), 32) for by in (0, 1)]
+    members, wanted = crops(data, [(0, 0, 8), (1, 0, 8)])
+    refused = decode_into(members, wanted, None, torch.empty(2, 1, 8), 1)
+    batch = DeviceBatch(members, wanted, None, (2, 1, 8), "cpu", 1)
+    assert list(refused) == [0] and batch._status.tolist() == [7, 0]
+
+
 def test_what_the_host_refuses_goes_to_the_cpu(launched: dict[str, list[Report]]) -> None:
     """Wrong checksums, cut files, NaN, and formats without a kernel: statuses and neighbours as on the CPU."""
     good = written_frame(fw.Predicted(order=2), small_values(48), 16)
@@ -243,6 +255,16 @@ def test_what_the_host_refuses_goes_to_the_cpu(launched: dict[str, list[Report]]
     assert ours == failed
     right = [i for i in range(len(data)) if i not in failed]
     assert torch.equal(samples[right], expected[right])
+
+
+def test_rows_that_the_device_refused_are_zero_once_resampled(launched: dict[str, list[Report]]) -> None:
+    broken = noise(500, 1)
+    broken[250] = np.inf
+    data = [written(noise(500, 1), "FLOAT"), written(broken, "FLOAT"), written(noise(300, 1), "FLOAT")]
+    members, wanted = crops(data, [(i, 5, 300) for i in range(3)])
+    batch = DeviceBatch(members, wanted, 12_000, (3, 1, 300), "cpu", 1)
+    assert batch._status.tolist() == [0, 8, 0]
+    assert not batch.samples[1].any() and batch.samples[0].any() and batch.samples.isfinite().all()
 
 
 def loss_db(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -16,6 +16,7 @@ from emulation import Emulated, emulate, emulate_source
 from fastaug.codecs import Status, decode, device_mp3
 from fastaug.codecs.device import DeviceBatch, decode_on_device
 from fastaug.codecs.native import Members, Wanted
+from fastaug.codecs.staging import Staging
 from fastaug.ops import _cuda
 from mp3_writer import EMPTY, LONG, SHORT, START, STOP, Frame, Granule
 from test_mp3 import lame, needs_lame
@@ -67,7 +68,11 @@ def on_device(
     crops["to"] = np.arange(len(encoded)) * channels * length + crops["low"] - starts
     crops["stride"] = length
     samples, status = torch.zeros(len(encoded), channels, length), torch.zeros(len(encoded), dtype=torch.int32)
-    device_mp3.decode_mp3(members, crops, samples, None, status, 1)
+    staging = Staging("cpu")
+    parts = device_mp3.stage_mp3(members, crops, staging, 1)
+    staged = staging.upload()
+    for part in parts:
+        device_mp3.launch_mp3(part, staged, samples, None, status)
     return samples.numpy(), crops["status"], status.numpy()
 
 

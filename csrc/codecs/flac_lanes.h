@@ -102,13 +102,11 @@ FA_HD bool fa_flac_next_coding(FaWords& bits, int block, const FaFlacSubframe& s
 
 // A folded residual; false if it is longer than the data, or stands for what is not in (-2^31, 2^31) (9.2.7.3).
 FA_HD bool fa_flac_rice(FaWords& bits, int k, uint32_t& code) {
-    fa_bits_refill(bits);
-    const int zeros = fa_clz64(bits.window | 1);
-    if (k <= 26 && zeros + k + 1 <= bits.count) {  // as for FaBits: then it cannot be too large
-        const uint64_t low = bits.window << zeros;
-        code = (static_cast<uint32_t>(zeros) << k) + static_cast<uint32_t>(low >> (63 - k)) - (1u << k);
-        bits.window = low << (k + 1);
-        bits.count -= zeros + k + 1;
+    const uint32_t top = fa_words_top(bits);
+    const int zeros = fa_clz32(top);
+    if (zeros + 1 + k <= 32) {  // all of it is in sight, and it is below 2^31
+        code = static_cast<uint32_t>(zeros) << k | (top << zeros << 1) >> 1 >> (31 - k);
+        fa_bits_skip(bits, zeros + 1 + k);
         return true;
     }
     const long long high = fa_bits_unary(bits, 0xFFFFFFFFll >> k);
