@@ -183,8 +183,11 @@ def test_many_launches_equal_one(emulator: Emulator, monkeypatch: pytest.MonkeyP
     data = lame(44_100, 2, "-b 128", 0.6)
     starts = [0, 3000, 9000, 12_000, 15_000]
     expected = on_device([data] * 5, starts, 1500, 2)[0]
-    monkeypatch.setattr(device_mp3, "_MOST_UNITS", 50)
-    assert np.array_equal(on_device([data] * 5, starts, 1500, 2)[0], expected)
+    for limit, value in (("_MOST_UNITS", 50), ("_MOST_BYTES", 5000), ("_MOST_CROPS", 2), ("_MOST_UNITS", 1)):
+        monkeypatch.setattr(device_mp3, limit, value)
+        emulator.args.clear()
+        assert np.array_equal(on_device([data] * 5, starts, 1500, 2)[0], expected)
+        assert len(emulator.args["fa_mp3_samples_kernel"][4]) < 5 * 72
 
 
 # --- frames by hand --------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ _ROW_WORDS = 304  # kMp3RowWords
 _RUN, _THREADS = 6, 256  # kRun and kThreads of csrc/cuda/mp3.cu
 _MOST_UNITS = 1 << 18  # of one launch: 304 MiB of decoded lines; a batch of long files takes several
 _MOST_BYTES = 1 << 28  # likewise: bits are counted in 32 bits
+_MOST_CROPS = 1 << 15  # likewise: a grid has at most 65535 in its second dimension
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def stage_mp3(members: Members, crops: npt.NDArray[np.void], staging: Staging, t
     while begin < len(pieces):
         units, size = (np.cumsum(pieces[name][begin:]) for name in ("units", "bytes"))
         fit = int(np.searchsorted(units, _MOST_UNITS, "right")), int(np.searchsorted(size, _MOST_BYTES, "right"))
-        end = begin + max(min(fit), 1)
+        end = begin + max(min(*fit, _MOST_CROPS), 1)
         if units[end - begin - 1]:
             parts.append(_stage(pieces[begin:end], staging, threads))
         begin = end
