@@ -211,7 +211,6 @@ FA_HD void fa_flac_store_wide(int32_t* x, int32_t* above, int i, int64_t value) 
 FA_HD bool fa_flac_restore_wide(const int32_t* facts, int block, int32_t* x, int32_t* above) {
     const int order = FA_LD(facts), shift = FA_LD(facts + kFlacShift * kFlacLanes);
     const int wasted = FA_LD(facts + kFlacWasted * kFlacLanes), bits = FA_LD(facts + kFlacBits * kFlacLanes);
-    uint64_t magnitude = 0;
     for (int i = 0; i < block; ++i) {
         int64_t value = fa_flac_load_wide(x, above, i);
         if (i >= order) {
@@ -223,10 +222,10 @@ FA_HD bool fa_flac_restore_wide(const int32_t* facts, int block, int32_t* x, int
             value += sum >> shift;
             fa_flac_store_wide(x, above, i, value);
         }
-        magnitude |= static_cast<uint64_t>(value ^ value >> 63);
+        if ((value ^ value >> 63) >> (bits - 1)) return false;
     }
     for (int i = 0; wasted && i < block; ++i) {
         fa_flac_store_wide(x, above, i, fa_flac_load_wide(x, above, i) * (int64_t{1} << wasted));
     }
-    return magnitude >> (bits - 1) == 0;
+    return true;
 }

@@ -484,7 +484,7 @@ int flac_find_frames(const uint8_t* data, long long size, const AudioInfo& info,
         const long long position = here.position + here.frame.block;
         if (position < info.total && !reader.follower(here, next)) return kCorrupt;
         const long long end = position < info.total ? next.offset : info.data_end;
-        if (flac_crc16(data + here.offset, end - here.offset) != 0) return kCorrupt;
+        if (!FA_FUZZING && flac_crc16(data + here.offset, end - here.offset) != 0) return kCorrupt;
         const FaFlacFrame& f = here.frame;
         frames.push_back({here.offset, end, here.position, f.bytes, f.block, f.channels, f.stereo});
         at = {end, position};
