@@ -407,6 +407,27 @@ def test_noise_in_place_of_main_data_is_decoded_as_the_cpu_does(cpu: Emulated, e
     check([bytes(data)], [0], length, 2)
 
 
+@needs_lame
+def test_damage_anywhere_is_what_it_is_on_the_cpu(emulator: Emulator) -> None:
+    """Flipped bits in headers, side information and main data: the same statuses, and samples where there are any."""
+    whole, rng, data = lame(44_100, 2, "-b 128 -t", 0.3), np.random.default_rng(1), []
+    for i in range(40):
+        broken = bytearray(whole)
+        for _ in range(4):
+            frame = 417 * int(rng.integers(3, 9)) + int(rng.integers(0, 6))
+            broken[frame + int(rng.integers(0, 40 if i % 2 else 400))] ^= 1 << int(rng.integers(8))
+        data.append(bytes(broken))
+    frames = Members(data, [str(i) for i in range(40)], 1).table["frames"]
+    data = [each for each, n in zip(data, frames, strict=True) if n >= 9000]
+    found, refused, flagged = on_device(data, [2000] * len(data), 5000, 1)
+    expected, status = decode(data, 2000, 5000)
+    assert refused.tolist() == status.tolist() and not flagged.any()
+    right = np.flatnonzero(refused == 0)
+    assert 10 < len(right) < len(data)
+    peak = expected.abs().amax((1, 2)).clamp(min=1).numpy()
+    assert (np.abs(found - expected.numpy()).max((1, 2))[right] <= CLOSE * peak[right]).all()
+
+
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
