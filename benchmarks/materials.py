@@ -6,6 +6,7 @@ import io
 import tarfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,19 +57,25 @@ def batch(clips: int = CLIPS, samples: int = SAMPLES, rate: int = RATE, seed: in
     return torch.from_numpy(music(clips, samples, rate, seed=seed))
 
 
-def encode(samples: np.ndarray, rate: int, codec: str) -> bytes:
-    """(channels, samples) as a whole file of ``codec``: mp3 (LAME's default quality), flac, ogg or wav."""
+def encode(samples: np.ndarray, rate: int, codec: str, kbps: int | None = None) -> bytes:
+    """(channels, samples) as a whole file of ``codec``: mp3 (LAME's default quality), flac, ogg or wav.
+
+    kbps: of an mp3 of constant rate, from 32 to 320 (MPEG 1).
+    """
     import soundfile
 
     container, subtype = FORMATS[codec]
+    options: dict[str, Any] = {}
+    if kbps is not None:  # libsndfile spreads its levels evenly over the rates
+        options = {"bitrate_mode": "CONSTANT", "compression_level": (320 - kbps) / (320 - 32)}
     memory = io.BytesIO()
-    soundfile.write(memory, samples.T, rate, format=container, subtype=subtype)
+    soundfile.write(memory, samples.T, rate, format=container, subtype=subtype, **options)
     return memory.getvalue()
 
 
-def tracks(count: int, seconds: float, codec: str, rate: int = 44_100) -> list[bytes]:
+def tracks(count: int, seconds: float, codec: str, rate: int = 44_100, kbps: int | None = None) -> list[bytes]:
     """``count`` encoded stereo tracks: four different ones (encoding takes a second each), over and over."""
-    distinct = [encode(track, rate, codec) for track in _recordings(min(count, 4), seconds, rate)]
+    distinct = [encode(track, rate, codec, kbps) for track in _recordings(min(count, 4), seconds, rate)]
     return [distinct[i % len(distinct)] for i in range(count)]
 
 

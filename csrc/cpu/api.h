@@ -92,3 +92,12 @@ long long fa_tar_scan(const unsigned char* file, long long size, long long* entr
 long long fa_stage_plan(const long long* members, long long* crops, long long count, long long* sizes,
                         long long threads);
 void fa_stage_fill(long long handle, unsigned char* audio, long long offset, long long* tables, long long threads);
+
+// csrc/cpu/mp3_stage.cpp: what csrc/cuda/mp3.cu reads. pieces: int64 rows, their fields are named there.
+// fa_mp3_gpu_tables fills FaMp3GpuTables, where given, and returns its size. fa_mp3_stage writes the main data and the
+// units (unit_count, 4) that fa_mp3_measure counted, which of them to decode in which order, and the crops (count, 9)
+// as FaMp3Crop; returns how many units there are to decode.
+long long fa_mp3_gpu_tables(unsigned char* to);
+void fa_mp3_measure(long long* pieces, long long count);
+long long fa_mp3_stage(long long* pieces, long long count, unsigned char* main, unsigned* units, unsigned* order,
+                       long long unit_count, long long* crops, long long threads);

@@ -147,6 +147,9 @@ PyMethodDef methods[] = {
     FA_BIND(fa_tar_scan),
     FA_BIND(fa_stage_plan),
     FA_BIND(fa_stage_fill),
+    FA_BIND(fa_mp3_gpu_tables),
+    FA_BIND(fa_mp3_measure),
+    FA_BIND(fa_mp3_stage),
     {nullptr, nullptr, 0, nullptr},
 };
 // clang-format on

@@ -51,9 +51,10 @@ def decode(
         sample_rate: output rate in Hz; None keeps each file's own.
         channels: 1 mixes down (the mean, as `fastaug.functional.mix_down`); None keeps (all members must then agree);
             another number keeps members that have it and repeats mono.
-        device: of the samples; the CPU by default. On CUDA kernels decode WAV and FLAC (`fastaug.codecs.device`) from
-            bytes that pass through pinned memory in one copy: bit for bit as the CPU, or to 110 dB where they are
-            resampled. The CPU decodes the rest, and what is damaged. Waits for the device once, for the status.
+        device: of the samples; the CPU by default. On CUDA kernels decode WAV, FLAC and MP3 (`fastaug.codecs.device`)
+            from bytes that pass through pinned memory in one copy: bit for bit as the CPU (MP3: within 1e-6), or to
+            110 dB where they are resampled. The CPU decodes the rest, and what is damaged. Waits for the device once,
+            for the status.
         num_threads: decoding threads; torch's count by default.
 
     Returns:

@@ -3,8 +3,8 @@
 The host probes members, finds the frames that a crop needs (FLAC: headers by their CRC-8 and number, then each frame's
 CRC-16) and copies their bytes back to back, beside the tables of csrc/cpu/stage.cpp, into a pinned `Staging`.
 csrc/cuda/wav.cu and flac.cu make float32 of them, straight into the batch, or into rows that csrc/cuda/resample.cu
-converts. Every frame is checked once more while it is read: what the device refuses, and whatever it has no kernel for,
-the CPU decodes, and says what is wrong with it.
+converts; MP3 has its own tables and kernels (`fastaug.codecs.device_mp3`). Every frame is checked once more while it is
+read: what the device refuses, and whatever it has no kernel for, the CPU decodes, and says what is wrong with it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fastaug.codecs.device_mp3 import launch_mp3
 from fastaug.codecs.device_plan import Rows, make_plan, rows_of
 from fastaug.codecs.native import Ints, Members, Wanted, decode_into
 from fastaug.codecs.staging import ALIGNMENT, PADDING, Staging
@@ -22,7 +23,7 @@ from fastaug.ops import resample as _resample
 
 __all__ = ["ALIGNMENT", "PADDING", "DeviceBatch", "Staging", "decode_on_device"]
 
-_WAV, _FLAC = 1, 2  # AudioFormat of csrc/codecs/probe.h
+_WAV, _FLAC, _MP3 = 1, 2, 4  # AudioFormat of csrc/codecs/probe.h
 _MOST_PHASES = 4096  # of a conversion: a row is resampled from the start of its period on
 _SCRATCH = 1 << 28  # int32 of one launch: a batch of long files takes several
 _FACTS = 36 * 32  # kFlacFacts * kFlacLanes of csrc/codecs/flac_lanes.h
@@ -43,8 +44,8 @@ def decode_on_device(
         shape: rows, C and T of the result.
 
     Returns:
-        samples: float32 (rows, C, T) on the device, bit for bit those of the CPU at the file's own rate, within 110 dB
-            of them where they are resampled. Rows that ``wanted`` does not name are not specified.
+        samples: float32 (rows, C, T) on the device, bit for bit those of the CPU at the file's own rate (MP3: within
+            1e-6), within 110 dB of them where they are resampled. Rows that ``wanted`` does not name are not specified.
         failed: row → status and byte offset of each row that failed; what it holds is not specified.
 
     Waits for the device once, to learn what it refused; a `DeviceBatch` puts that off.
@@ -103,6 +104,8 @@ class DeviceBatch:
         clips, frames, table, planes, places = plan.cut(staged)
         converted = [group for group in plan.groups if group.converted]
         other = _fresh((plan.room,), all(group.dense() for group in converted), device) if plan.room else None
+        for part in plan.mp3:
+            launch_mp3(part, staged, self.samples, other, self._status)
         if plan.clips:
             self._launch_wav(staged, clips, other)
         if plan.count:
@@ -118,7 +121,7 @@ class DeviceBatch:
         """Source rates, and which crops the device can decode."""
         table = self._members.table[self._wanted.members]
         rates = table["rate"]
-        here = np.isin(table["format"], (_WAV, _FLAC)) & (width > 0)
+        here = np.isin(table["format"], (_WAV, _FLAC, _MP3)) & (width > 0)
         for rate in np.unique(rates).tolist():
             if rate > 0 and _resample.reduced(rate, self._rate or rate)[0] > _MOST_PHASES:
                 here &= rates != rate

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fastaug.codecs.device_mp3 import Part, stage_mp3
 from fastaug.codecs.native import Ints, Members, Wanted
 from fastaug.codecs.staging import Staging
 from fastaug.ops import _library
@@ -17,6 +18,7 @@ from fastaug.ops import resample as _resample
 __all__ = ["Plan", "Rows", "make_plan", "rows_of"]
 
 _FAR = 1 << 60
+_MP3 = 4  # AudioFormat of csrc/codecs/probe.h
 
 # Struct StageCrop of csrc/cpu/stage.cpp: fields of int64, in its order.
 _CROP = np.dtype([(name, np.int64) for name in ("member", "row", "low", "high", "to", "stride", "status")])
@@ -98,6 +100,7 @@ class Plan:
     first_plane: Ints  # per group; and `planes`
     blocks: Ints  # per group: samples of its largest frame
     room: int  # floats of the sources that are resampled
+    mp3: list[Part]
 
     def cut(self, staged: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
         """The tables on the device, int64: WAV clips, frames, groups, planes, and the places of each group's rows."""
@@ -118,7 +121,10 @@ def make_plan(
     Returns:
         The plan, and the rows that the host refuses: truncated, or with a FLAC frame that is missing or damaged.
     """
-    crops, room = _crops(groups, channels, width)
+    everything, room = _crops(groups, channels, width)
+    coded = members.table["format"][everything["member"]] == _MP3
+    mp3, crops = everything[coded], everything[~coded]
+    parts = stage_mp3(members, mp3, staging, threads)
     sizes = np.zeros(7, np.int64)
     native = _library.native()
     handle = native.fa_stage_plan(members.table.ctypes.data, crops.ctypes.data, len(crops), sizes.ctypes.data, threads)
@@ -134,9 +140,9 @@ def make_plan(
     starts, first_plane, blocks = host[6 * clips + 7 * lanes : numbers - planes].reshape(3, count).copy()
     plan = Plan(
         groups, tables, audio, clips, pieces, count, planes,
-        np.append(starts, words), np.append(first_plane, planes), blocks, room,
+        np.append(starts, words), np.append(first_plane, planes), blocks, room, parts,
     )  # fmt: skip
-    return plan, np.asarray(crops["row"][crops["status"] != 0])
+    return plan, np.concatenate([table["row"][table["status"] != 0] for table in (mp3, crops)])
 
 
 def _crops(groups: list[Rows], channels: int, width: int) -> tuple[npt.NDArray[np.void], int]:
