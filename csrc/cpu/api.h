@@ -80,3 +80,14 @@ void fa_audio_release(long long* members, long long count);
 void fa_audio_decode(const long long* members, const long long* crops, long long count, const long long* plans,
                      long long* outcomes, float* y, long long rows, long long channels, long long length,
                      long long longest, long long threads);
+
+// csrc/cpu/spec.cpp. x, y: (rows, channels, bins, frames); y may be x in fa_spec_mask. freq_start, freq_size: (rows,
+// freq_count), time likewise; mean: the fill is the mean of the valid frames. freq_at: (rows, bins) or null, time_at:
+// (rows, frames), positions of the outputs; freq_range, time_range: (rows, 2) first and last element to use, or null.
+void fa_spec_mask(const float* x, float* y, const long long* freq_start, const long long* freq_size,
+                  long long freq_count, const long long* time_start, const long long* time_size, long long time_count,
+                  double fill, int mean, const long long* valid, const unsigned char* active, long long rows,
+                  long long channels, long long bins, long long frames, long long threads);
+void fa_spec_warp(const float* x, float* y, const float* freq_at, const long long* freq_range, const float* time_at,
+                  const long long* time_range, int cubic, const unsigned char* active, long long rows,
+                  long long channels, long long bins, long long frames, long long threads);
