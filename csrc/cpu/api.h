@@ -101,3 +101,14 @@ long long fa_mp3_gpu_tables(unsigned char* to);
 void fa_mp3_measure(long long* pieces, long long count);
 long long fa_mp3_stage(long long* pieces, long long count, unsigned char* main, unsigned* units, unsigned* order,
                        long long unit_count, long long* crops, long long threads);
+
+// csrc/cpu/spec.cpp. x, y: (rows, channels, bins, frames); y may be x in fa_spec_mask. freq_start, freq_size: (rows,
+// freq_count), time likewise; mean: the fill is the mean of the valid frames. freq_at: (rows, bins) or null, time_at:
+// (rows, frames), positions of the outputs; freq_range, time_range: (rows, 2) first and last element to use, or null.
+void fa_spec_mask(const float* x, float* y, const long long* freq_start, const long long* freq_size,
+                  long long freq_count, const long long* time_start, const long long* time_size, long long time_count,
+                  double fill, int mean, const long long* valid, const unsigned char* active, long long rows,
+                  long long channels, long long bins, long long frames, long long threads);
+void fa_spec_warp(const float* x, float* y, const float* freq_at, const long long* freq_range, const float* time_at,
+                  const long long* time_range, int cubic, const unsigned char* active, long long rows,
+                  long long channels, long long bins, long long frames, long long threads);

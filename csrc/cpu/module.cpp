@@ -150,6 +150,8 @@ PyMethodDef methods[] = {
     FA_BIND(fa_mp3_gpu_tables),
     FA_BIND(fa_mp3_measure),
     FA_BIND(fa_mp3_stage),
+    FA_BIND(fa_spec_mask),
+    FA_BIND(fa_spec_warp),
     {nullptr, nullptr, 0, nullptr},
 };
 // clang-format on

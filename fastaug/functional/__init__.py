@@ -23,7 +23,7 @@ from fastaug.functional.filters import (
     sos_filter,
 )
 from fastaug.functional.level import add_noise, gain, invert_polarity, mix_down
-from fastaug.functional.spectrograms import mask_spectrogram
+from fastaug.functional.spectrograms import mask_spectrogram, resized_crop, time_warp
 from fastaug.functional.time import crop, pitch_shift, resample
 
 __all__ = [
@@ -44,7 +44,9 @@ __all__ = [
     "peaking_eq",
     "pitch_shift",
     "resample",
+    "resized_crop",
     "reverb",
     "sinc_filter",
     "sos_filter",
+    "time_warp",
 ]

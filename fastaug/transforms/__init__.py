@@ -13,11 +13,14 @@ from fastaug.transforms.pitch import PitchShift
 from fastaug.transforms.presets import clmr, clmr_book, clmr_thesis, clmr_v1, clmr_v2
 from fastaug.transforms.resample import Resample
 from fastaug.transforms.reverb import Reverb
-from fastaug.transforms.spec import SpecAugment
+from fastaug.transforms.spec import FrequencyMask, SpecAugment, TimeMask, TimeWarp
+from fastaug.transforms.spec_level import RandomLinearFader, SpecMixup, SpecNoise
+from fastaug.transforms.spec_shape import RandomResizeCrop
 
 __all__ = [
     "Compose",
     "Delay",
+    "FrequencyMask",
     "Gain",
     "HighLowPass",
     "HighPass",
@@ -29,10 +32,16 @@ __all__ = [
     "PitchShift",
     "PolarityInversion",
     "RandomCrop",
+    "RandomLinearFader",
+    "RandomResizeCrop",
     "Resample",
     "Reverb",
     "SomeOf",
     "SpecAugment",
+    "SpecMixup",
+    "SpecNoise",
+    "TimeMask",
+    "TimeWarp",
     "Transform",
     "clmr",
     "clmr_book",
