@@ -144,6 +144,8 @@ PyMethodDef methods[] = {
     FA_BIND(fa_audio_probe),
     FA_BIND(fa_audio_release),
     FA_BIND(fa_audio_decode),
+    FA_BIND(fa_spectral),
+    FA_BIND(fa_spectral_settle),
     {nullptr, nullptr, 0, nullptr},
 };
 // clang-format on
