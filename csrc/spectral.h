@@ -1,29 +1,30 @@
-// Power spectra of frames and what is made of them: one real FFT of n samples as a complex one of n / 2 over (even, odd)
-// samples, its untangling into powers, a bank of filters with one run of bins each, a logarithm.
+// Power spectra of frames and what is made of them: one real FFT of n samples as a complex one of n / 2 over (even,
+// odd) samples, its untangling into powers, a bank of filters with one run of bins each, a logarithm.
 //
 // Functions over `Piece` take a float, or on the CPU a vector of fa_simd.h with one frame in each lane.
 #pragma once
 
 #include "fft.h"
 
-// Frame i of a row covers samples [i * hop - lead, i * hop - lead + width); what lies outside the row is 0, or the row's
-// mirror image (the edge sample not repeated). Behind the window the transform reads zeros.
+// Frame i of a row covers samples [i * hop - lead, i * hop - lead + width); what lies outside the row is 0, or the
+// row's mirror image (the edge sample not repeated). Behind the window the transform reads zeros.
 struct FaFrames {
     long long length, frames, hop, lead;
     int width, n_fft, reflect;
 };
 
-// The value of a band: scale * ln(max(gain * x + offset, floor)) + bias, without logarithm gain * x + bias. An offset of
-// exactly 1 keeps the digits of a small gain * x.
+// The value of a band: scale * ln(max(gain * x + offset, floor)), without logarithm gain * x. An offset of exactly 1
+// keeps the digits of a small gain * x.
 struct FaLevel {
-    float gain, offset, floor, scale, bias;
+    float gain, offset, floor, scale;
     int logarithm, magnitude;  // magnitude: |X| instead of |X|^2 into the bank
 };
 
 // The sample of a row that stands at position `at` outside it.
-FA_HD long long fa_reflected(long long at, long long length) {
+template <class Int>
+FA_HD Int fa_reflected(Int at, Int length) {
     if (length == 1) return 0;
-    const long long period = 2 * (length - 1);
+    const Int period = 2 * (length - 1);
     at = at < 0 ? -at : at;
     at %= period;
     return at < length ? at : period - at;
@@ -74,14 +75,10 @@ struct FaBits<fa_float16> {
 
 template <class To, class From>
 FA_HD To fa_same_bits(const From& from) {
-#if FA_CUDA && defined(__CUDA_ARCH__)
-    if constexpr (sizeof(To) == sizeof(int32_t) && To(0.5f) == To(0)) return static_cast<To>(__float_as_int(from));
-    else return __int_as_float(from);
-#else
+    static_assert(sizeof(To) == sizeof(From));
     To to;
     memcpy(&to, &from, sizeof to);
     return to;
-#endif
 }
 
 template <class Piece>
@@ -119,14 +116,14 @@ FA_HD Piece fa_ln(const Piece& x) {
 // A band's value, of its power or magnitude.
 template <class Piece>
 FA_HD Piece fa_level(const FaLevel& level, const Piece& x) {
-    const Piece gain = fa_splat<Piece>(level.gain), bias = fa_splat<Piece>(level.bias);
-    if (!level.logarithm) return fa_fma(x, gain, bias);
+    const Piece gain = fa_splat<Piece>(level.gain);
+    if (!level.logarithm) return x * gain;
     const Piece offset = fa_splat<Piece>(level.offset), floor = fa_splat<Piece>(level.floor);
     Piece value = fa_fma(x, gain, offset);
     Piece lost = fa_splat<Piece>(0.0f);
     if (level.offset == 1.0f) lost = (fa_fma(x, gain, offset - value)) / value;
     value = value < floor ? floor : value;
-    return fa_fma(fa_ln(value) + lost, fa_splat<Piece>(level.scale), bias);
+    return (fa_ln(value) + lost) * fa_splat<Piece>(level.scale);
 }
 
 // The nearest bfloat16, ties to even.

@@ -87,15 +87,17 @@ FA_CLONES void settle(float* y, long long count, double top_db, bool normalise) 
 }  // namespace
 
 void fa_spectral(const float* x, void* y, int narrow, const float* window, const float* weights, const int* first,
-                 const int* begin, long long bands, long long rows, long long length, long long frames,
-                 long long hop, long long lead, long long width, long long n_fft, int reflect, double gain,
-                 double offset, double floor, double scale, double bias, int logarithm, int magnitude,
-                 long long threads) {
+                 const int* begin, long long bands, long long rows, long long length, long long frames, long long hop,
+                 long long lead, long long width, long long n_fft, int reflect, double gain, double offset,
+                 double floor, double scale, int logarithm, int magnitude, long long threads) {
     const Tables& tables = tables_of(static_cast<int>(n_fft));
     FaSpectral s = {};
     s.frames = {length, frames, hop, lead, static_cast<int>(width), static_cast<int>(n_fft), reflect};
-    s.level = {static_cast<float>(gain),  static_cast<float>(offset), static_cast<float>(floor),
-               static_cast<float>(scale), static_cast<float>(bias),   logarithm,
+    s.level = {static_cast<float>(gain),
+               static_cast<float>(offset),
+               static_cast<float>(floor),
+               static_cast<float>(scale),
+               logarithm,
                magnitude};
     s.bank = {weights, first, begin, bands};
     s.window = window, s.table = tables.table.data();
@@ -110,6 +112,5 @@ void fa_spectral(const float* x, void* y, int narrow, const float* window, const
 
 void fa_spectral_settle(float* y, long long clips, long long count, double top_db, int normalise, long long threads) {
     if (count == 0) return;
-    fa::parallel_rows(clips, threads,
-                      [&](long long clip) { settle(y + clip * count, count, top_db, normalise != 0); });
+    fa::parallel_rows(clips, threads, [&](long long clip) { settle(y + clip * count, count, top_db, normalise != 0); });
 }
