@@ -135,7 +135,7 @@ def test_repr_copies_and_state() -> None:
 
 
 def test_mistakes() -> None:
-    for wrong in ({"n_fft": 1023}, {"mel": "bark"}, {"hop_length": 0}, {"sample_rate": -1}):
+    for wrong in ({"n_fft": 1}, {"mel": "bark"}, {"offset": 0.0}, {"log": "lg"}, {"norm": "l1"}, {"top_db": 80.0}, {"pad": "edge"}, {"hop_length": 0}, {"sample_rate": -1}):
         with pytest.raises(ValueError, match=r"LogMel"):
             LogMel(**wrong)
     with pytest.raises(ValueError, match="f_max <= 4000"):
