@@ -13,7 +13,7 @@ struct FaSpectralArguments {
     const float* x;        // (rows, length)
     void* y;               // (rows, bands, frames)
     const float* window;   // (width), halved
-    const float* turns;    // (n_fft, 2): cos and sin of 2 pi k / n_fft
+    const float* turns;    // (2, n): cos and sin, in the order of fa_spectral_turns
     const float* weights;  // null: bins
     const int* first;
     const int* begin;
@@ -54,22 +54,45 @@ __device__ __forceinline__ void fa_spectral_stage(const FaSpectralArguments& a, 
 __device__ __forceinline__ void fa_spectral_dft(FaComplex<float> (&x)[8]) { fa_fft_eight(x); }
 __device__ __forceinline__ void fa_spectral_dft(FaComplex<float> (&x)[4]) { fa_fft_four(x[0], x[1], x[2], x[3]); }
 
-// One pass: butterflies of kRadix points kPoints / kRadix apart, behind `done` points already transformed.
-template <int kPoints, int kRadix>
-__device__ __forceinline__ void fa_spectral_pass(const float* turns, FaSpectralRoom<kPoints>& room, int done) {
+// Where the angles 2 pi j / (done * radix), j < done, of the pass behind `done` points begin; those of 2 pi k / n_fft,
+// k <= n_fft / 4, follow the last pass. Only first powers: the others are products, cheaper than reads.
+template <int kPoints>
+struct FaSpectralTurns {
+    static constexpr int kRest = kPoints == 1024 ? 8 + 64 + 256 : 8 + 64, kAll = kRest + kPoints / 2 + 1;
+    static __device__ __forceinline__ int pass(int done) { return done == 8 ? 0 : done == 64 ? 8 : 72; }
+};
+
+// x[r] times exp(-i r angle).
+template <int kRadix>
+__device__ __forceinline__ void fa_spectral_turn(FaComplex<float> (&x)[kRadix], float cosine, float sine) {
+    FaComplex<float> w[kRadix];
+    w[1] = {cosine, -sine};
+#pragma unroll
+    for (int r = 2; r < kRadix; ++r) {
+        const float half[2] = {w[r / 2].re, w[r / 2].im};
+        w[r] = fa_twiddle(w[r - r / 2], half);
+    }
+#pragma unroll
+    for (int r = 1; r < kRadix; ++r) {
+        const float factor[2] = {w[r].re, w[r].im};
+        x[r] = fa_twiddle(x[r], factor);
+    }
+}
+
+// One pass: butterflies of kRadix points kPoints / kRadix apart, behind kDone points already transformed.
+template <int kPoints, int kRadix, int kDone>
+__device__ __forceinline__ void fa_spectral_pass(const float* turns, FaSpectralRoom<kPoints>& room) {
     constexpr int kApart = kPoints / kRadix, kEach = 8 / kRadix;
     FaComplex<float> x[kEach][kRadix];
 #pragma unroll
     for (int e = 0; e < kEach; ++e) {
         const int i = e * kThreads + static_cast<int>(threadIdx.x), base = i / kApart * (kPoints + kSkew),
                   j = i % kApart;
-        const int step = 2 * kPoints / (done * kRadix) * (j % done);  // of the turns, which are of 2 kPoints samples
 #pragma unroll
-        for (int r = 0; r < kRadix; ++r) {
-            x[e][r] = {room.re[base + j + r * kApart], room.im[base + j + r * kApart]};
-            if (r == 0 || done == 1) continue;
-            const float w[2] = {FA_LD(turns + 2 * (r * step)), -FA_LD(turns + 2 * (r * step) + 1)};
-            x[e][r] = fa_twiddle(x[e][r], w);
+        for (int r = 0; r < kRadix; ++r) x[e][r] = {room.re[base + j + r * kApart], room.im[base + j + r * kApart]};
+        if constexpr (kDone > 1) {
+            const float* turn = turns + FaSpectralTurns<kPoints>::pass(kDone) + j % kDone;
+            fa_spectral_turn(x[e], FA_LD(turn), FA_LD(turn + FaSpectralTurns<kPoints>::kAll));
         }
         fa_spectral_dft(x[e]);
     }
@@ -78,11 +101,11 @@ __device__ __forceinline__ void fa_spectral_pass(const float* turns, FaSpectralR
     for (int e = 0; e < kEach; ++e) {
         const int i = e * kThreads + static_cast<int>(threadIdx.x), base = i / kApart * (kPoints + kSkew),
                   j = i % kApart;
-        const int to = base + j / done * done * kRadix + j % done;
+        const int to = base + j / kDone * kDone * kRadix + j % kDone;
 #pragma unroll
         for (int r = 0; r < kRadix; ++r) {
-            room.re[to + r * done] = x[e][r].re;
-            room.im[to + r * done] = x[e][r].im;
+            room.re[to + r * kDone] = x[e][r].re;
+            room.im[to + r * kDone] = x[e][r].im;
         }
     }
     __syncthreads();
@@ -96,7 +119,8 @@ __device__ __forceinline__ void fa_spectral_powers(const FaSpectralArguments& a,
         const int base = i / kPairs * kStride, k = i % kPairs, mirror = k ? kPoints - k : 0;
         const FaComplex<float> z = {room.re[base + k], room.im[base + k]};
         const FaComplex<float> y = {room.re[base + mirror], room.im[base + mirror]};
-        const float turn[2] = {FA_LD(a.turns + 2 * k + 1), FA_LD(a.turns + 2 * k)};
+        const float* angle = a.turns + FaSpectralTurns<kPoints>::kRest + k;
+        const float turn[2] = {FA_LD(angle + FaSpectralTurns<kPoints>::kAll), FA_LD(angle)};
         float low, high;
         if (k) {
             fa_real_powers(z, y, turn, low, high);
@@ -138,11 +162,11 @@ __device__ __forceinline__ void fa_spectral_block(const FaSpectralArguments& a) 
     for (int frame = start; frame < end; frame += FaSpectralRoom<kPoints>::kGroup) {
         fa_spectral_stage(a, room, a.x + row * a.frames.length, frame, end);
         __syncthreads();
-        fa_spectral_pass<kPoints, 8>(a.turns, room, 1);
-        fa_spectral_pass<kPoints, 8>(a.turns, room, 8);
-        if constexpr (kPoints == 512) fa_spectral_pass<kPoints, 8>(a.turns, room, 64);
-        if constexpr (kPoints != 512) fa_spectral_pass<kPoints, 4>(a.turns, room, 64);
-        if constexpr (kPoints == 1024) fa_spectral_pass<kPoints, 4>(a.turns, room, 256);
+        fa_spectral_pass<kPoints, 8, 1>(a.turns, room);
+        fa_spectral_pass<kPoints, 8, 8>(a.turns, room);
+        if constexpr (kPoints == 512) fa_spectral_pass<kPoints, 8, 64>(a.turns, room);
+        if constexpr (kPoints != 512) fa_spectral_pass<kPoints, 4, 64>(a.turns, room);
+        if constexpr (kPoints == 1024) fa_spectral_pass<kPoints, 4, 256>(a.turns, room);
         fa_spectral_powers(a, room);
         __syncthreads();
         fa_spectral_bands(a, room, out, frame - start);

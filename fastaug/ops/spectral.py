@@ -220,9 +220,11 @@ def _first_dtype(level: Level, out: torch.dtype) -> torch.dtype:
 
 @functools.lru_cache(maxsize=16)
 def _turns(n_fft: int, device: torch.device) -> Tensor:
-    """cos and sin of 2 pi k / n_fft, k < n_fft, float32 (n_fft, 2)."""
-    angle = 2 * math.pi * torch.arange(n_fft, dtype=torch.float64) / n_fft
-    return torch.stack([angle.cos(), angle.sin()], 1).float().to(device)
+    """cos and sin (2, n), float32, of the angles that FaSpectralTurns of csrc/cuda/spectral.cu names."""
+    steps = {512: ((8, 8), (64, 4)), 1024: ((8, 8), (64, 8)), 2048: ((8, 8), (64, 4), (256, 4))}[n_fft]
+    parts = [torch.arange(done, dtype=torch.float64) / (done * radix) for done, radix in steps]
+    angles = 2 * math.pi * torch.cat([*parts, torch.arange(n_fft // 4 + 1, dtype=torch.float64) / n_fft])
+    return torch.stack([angles.cos(), angles.sin()]).float().to(device)
 
 
 def _cuda(
