@@ -62,7 +62,10 @@ def test_against_the_definition(n_fft: int, width: int, hop: int, lead: int, ref
     for filters in (mel_filters(16_000, n_fft, 12, 50.0), None):
         bank = None if filters is None else Bank(filters)
         expected = reference(x, hann(width), frames, filters, level)
-        ours, exact = spectral(x, hann(width), frames, bank, level), spectral(x.double(), hann(width), frames, bank, level)
+        ours, exact = (
+            spectral(x, hann(width), frames, bank, level),
+            spectral(x.double(), hann(width), frames, bank, level),
+        )
         assert ours.shape == expected.shape and ours.dtype == torch.float32 and exact.dtype == torch.float64
         scale = 1e-10 if level.logarithm else 1e-11 * expected.max()
         assert np.abs(exact.numpy() - expected).max() < 100 * scale
@@ -128,7 +131,9 @@ def test_clip_levels() -> None:
     plain = spectral(x, hann(256), frames, bank, DB).reshape(3, 2, 8, 24)
     level = Level(True, floor=1e-10, scale=10 / math.log(10), clip_rows=2, top_db=30.0)
     capped = spectral(x, hann(256), frames, bank, level).reshape(3, 2, 8, 24)
-    assert torch.equal(capped, torch.maximum(plain, plain.amax((1, 2, 3), keepdim=True) - 30.0)) and (capped > plain).any()
+    assert (
+        torch.equal(capped, torch.maximum(plain, plain.amax((1, 2, 3), keepdim=True) - 30.0)) and (capped > plain).any()
+    )
     level = Level(True, floor=1e-10, scale=10 / math.log(10), clip_rows=2, top_db=30.0, normalise=True)
     normal = spectral(x, hann(256), frames, bank, level).reshape(3, -1).double()
     assert normal.mean(1).abs().max() < 1e-6 and (normal.var(1, correction=0) - 1).abs().max() < 1e-5

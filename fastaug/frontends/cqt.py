@@ -78,7 +78,9 @@ class CQT(Rated):
         if key not in self._kernels:
             frequencies = self.frequencies()
             if float(frequencies[-1]) > rate / 2:
-                raise ValueError(f"CQT: bin {self.bins - 1} at {float(frequencies[-1]):.0f} Hz is above {rate / 2:g} Hz")
+                raise ValueError(
+                    f"CQT: bin {self.bins - 1} at {float(frequencies[-1]):.0f} Hz is above {rate / 2:g} Hz"
+                )
             groups = frequencies.split(self.bins_per_octave)
             self._kernels[key] = [self._octave(group, rate).to(device, dtype) for group in groups]
         return self._kernels[key]

@@ -129,5 +129,7 @@ class Rated(Framed):
         rate = next((r for r in (given, self.sample_rate, self._bound_rate) if r is not None), None)
         if rate is None:
             name = type(self).__name__
-            raise ValueError(f"{name} needs a sample rate: {name}(sample_rate=22050), a Pipeline, or frontend(x, 22050)")
+            raise ValueError(
+                f"{name} needs a sample rate: {name}(sample_rate=22050), a Pipeline, or frontend(x, 22050)"
+            )
         return rate
