@@ -89,7 +89,7 @@ def test_torchaudio(n_fft: int, width: int | None, hop: int, bands: int, norm: s
         assert np.abs(ours(x).numpy() - theirs).max() <= 1e-6 * theirs.max()
         peer.spectrogram.window = torch.hann_window(width or n_fft, dtype=torch.float64)
         bank = ours._bank(16_000, torch.device("cpu")).exact
-        assert (peer.mel_scale.fb.T - bank).abs().max() < 2e-6 * bank.max()
+        assert (peer.mel_scale.fb.T - bank).abs().max() < 5e-6 * bank.max()
         peer.mel_scale.fb = bank.T.contiguous()
         check(ours(x), exact, peer(x.double()).numpy())
         db = LogMel(**settings, sample_rate=16_000, mel=scale, norm=norm, pad=pad, log="db")

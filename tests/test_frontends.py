@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,17 +150,15 @@ def test_repr_copies_and_state() -> None:
 
 
 def test_mistakes() -> None:
-    for wrong in (
+    wrongs: list[dict[str, Any]] = [
         {"n_fft": 1},
         {"mel": "bark"},
-        {"offset": 0.0},
-        {"log": "lg"},
-        {"norm": "l1"},
-        {"top_db": 80.0},
-        {"pad": "edge"},
         {"hop_length": 0},
         {"sample_rate": -1},
-    ):
+        {"offset": 0.0},
+    ]
+    wrongs += [{"log": "lg"}, {"norm": "l1"}, {"top_db": 80.0}, {"pad": "edge"}, {"power": 3.0}, {"normalise": "row"}]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match=r"LogMel"):
             LogMel(**wrong)
     with pytest.raises(ValueError, match="f_max <= 4000"):

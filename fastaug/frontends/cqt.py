@@ -73,7 +73,7 @@ class CQT(Rated):
         return rows.index_select(2, torch.minimum(at, 2 * (length - 1) - at))
 
     def _octaves(self, rate: int, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-        """Kernels (2 · bins, 1, odd length): real parts, imaginary parts, centred, of each octave."""
+        """Kernels (2 · bins, 1, even length): real parts, imaginary parts, time 0 in the middle, of each octave."""
         key = (rate, device, dtype)
         if key not in self._kernels:
             frequencies = self.frequencies()
@@ -89,7 +89,7 @@ class CQT(Rated):
         quality = 1.0 / (2.0 ** (1.0 / self.bins_per_octave) - 1.0)
         lengths = torch.ceil(quality * rate / frequencies)
         reach = int(lengths.max()) // 2 + 1
-        n = torch.arange(-reach, reach + 1, dtype=torch.float64)
+        n = torch.arange(-reach, reach, dtype=torch.float64)
         start, length = -torch.floor(lengths / 2)[:, None], lengths[:, None]
         inside = (n >= start) & (n < start + length)
         window = torch.where(inside, 0.5 - 0.5 * torch.cos(2 * math.pi * (n - start) / length), 0.0)

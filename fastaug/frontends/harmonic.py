@@ -43,7 +43,7 @@ class HarmonicStack(Rated):
         floor: power that dB start from.
         n_fft, hop_length, …, sample_rate: as in `Spectrogram` and `MelSpectrogram`.
 
-    ``frontend(samples, sample_rate=None)``: (..., C, T) -> (..., C · H, F, N); F is ``harmonic_centres(rate).shape[1]``.
+    ``frontend(samples, sample_rate=None)``: (..., C, T) -> (..., C · H, F, N), F that of `harmonic_centres`.
     Source: Won, Chun, Nieto, Serra, ICASSP 2020, section 2; minzwon/sota-music-tagging-models, HarmonicSTFT.
 
     Raises:

@@ -237,7 +237,7 @@ def _cuda(
     if frames.n_fft not in CUDA_SIZES or max(x.shape[1], frames.count * frames.hop) >= 1 << 30:
         return expression(x, window, filters, frames, level).to(out)
     x, halved = x.contiguous(), _kernel_window(window)
-    rows, length = x.shape
+    rows = x.shape[0]
     y = x.new_empty((rows, _bands(frames.n_fft, filters), frames.count), dtype=_first_dtype(level, out))
     if y.numel():
         grid, shared = cuda_shape(rows, frames, y.shape[1])
@@ -305,8 +305,8 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 
 define(
     "spectral(Tensor x, Tensor window, Tensor? filters, Tensor? weights, Tensor? first, Tensor? begin, int n_fft, "
-    "int hop, int lead, SymInt count, bool reflect, bool logarithm, float gain, float offset, float floor, float scale, "
-    "bool magnitude, int clip_rows, float? top_db, bool normalise, bool narrow) -> Tensor",
+    "int hop, int lead, SymInt count, bool reflect, bool logarithm, float gain, float offset, float floor, "
+    "float scale, bool magnitude, int clip_rows, float? top_db, bool normalise, bool narrow) -> Tensor",
     cpu=_cpu,
     cuda=_cuda,
     fake=_fake,
