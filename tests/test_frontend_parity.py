@@ -147,7 +147,7 @@ def test_nnaudio() -> None:
         )
     ours = CQT(hop_length=512, sample_rate=22_050, bins=72)(x)
     assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max() < 2e-3 * theirs.max(), "its kernels of even length lie half a sample away"
+    assert (ours - theirs).abs().max() < 3e-3 * theirs.max(), "its kernels of even length lie half a sample away"
     band = MelSpectrogram(n_mels=64, sample_rate=22_050)(x)
     assert (band - mel(x).detach()).abs().max() < 1e-5 * band.max()
 
