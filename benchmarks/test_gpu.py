@@ -232,8 +232,10 @@ def test_pitch(measure: Callable[..., None], inputs: Inputs) -> None:
         Peer("torchaudio PitchShift", "torchaudio", torchaudio, items=SLOW_PEER,
              differs="other algorithm: phase vocoder; one shift for the batch"),
     ]  # fmt: skip
-    # 324 candidates of 264 samples, three operations each, for every 1544 samples; then an 80-tap interpolation
-    measure(lambda x: functional.pitch_shift(x, RATE, semitones), peers, flops=324 * 264 * 3 / 1544 + 2 * 80)
+    # 324 candidates of 264 samples, three operations each, for every 1544 samples; then, two operations for each
+    # product: a half-band of 80 taps, twice 13 flattening taps, and twice three pairs of taps of nine coefficients
+    flops = 324 * 264 * 3 / 1544 + 2 * (80 + 2 * 13 + 2 * 3 * 9)
+    measure(lambda x: functional.pitch_shift(x, RATE, semitones), peers, flops=flops)
 
 
 def test_reverb(measure: Callable[..., None]) -> None:

@@ -6,10 +6,5 @@
 // Samples that must be readable on both sides of the source: zeros.
 long long fa_repitch_margin(double factor);
 
-// Floats in the table of a factor, and the table.
-long long fa_repitch_entries(double factor);
-void fa_repitch_table(const FaShortFilter& filter, double factor, float* table);
-
 // y[m] = x at m / factor, m < length. x: source sample 0. half_band: kHalfBandTaps taps with sum 1.
-void fa_repitch_row(const float* x, float* y, long long length, double factor, const float* half_band,
-                    const float* table);
+void fa_repitch_row(const float* x, float* y, long long length, double factor, const float* half_band);

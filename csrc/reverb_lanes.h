@@ -11,7 +11,6 @@
 
 constexpr int kReverbLanes = 16;  // of the widest vector; rings are multiples of it
 constexpr int kReverbBlock = 1024;
-constexpr int kReverbTwo = 2;  // combs at a time
 
 template <class Vector>
 constexpr int kReverbWidth = sizeof(Vector) / sizeof(float);
@@ -69,43 +68,34 @@ FA_HD void fa_unzip(Vector& a, Vector& b, std::integer_sequence<int, kLane...>) 
     a = even;
 }
 
-// n samples, one after another, as phases: the first of all segments, the second ...; n / kPhases is a multiple of the
-// width.
-template <class Vector, int kPhases>
-FA_HD void fa_reverb_to_phases(const float* x, float* phases, int n) {
-    constexpr int kWidth = kReverbWidth<Vector>;
-    const std::make_integer_sequence<int, kWidth> lanes;
-    static_assert(kPhases == 4, "two rounds of unzipping");
-    for (int i = 0; i < n; i += 4 * kWidth) {
-        Vector v[4];
-        for (int k = 0; k < 4; ++k) v[k] = fa_load<Vector>(x + i + k * kWidth);
-        fa_unzip(v[0], v[1], lanes), fa_unzip(v[2], v[3], lanes);
-        fa_unzip(v[0], v[2], lanes), fa_unzip(v[1], v[3], lanes);
-        fa_store(phases + i / 4, v[0]), fa_store(phases + n / 4 + i / 4, v[1]);
-        fa_store(phases + n / 2 + i / 4, v[2]), fa_store(phases + n / 4 * 3 + i / 4, v[3]);
-    }
+// Samples one after another as phases: the first of all segments, the second ... And back.
+template <class Vector>
+FA_HD void fa_reverb_to_phases(Vector (&)[1]) {}
+
+template <class Vector>
+FA_HD void fa_reverb_from_phases(Vector (&)[1]) {}
+
+template <class Vector>
+FA_HD void fa_reverb_to_phases(Vector (&v)[4]) {
+    const std::make_integer_sequence<int, kReverbWidth<Vector>> lanes;
+    fa_unzip(v[0], v[1], lanes), fa_unzip(v[2], v[3], lanes);
+    fa_unzip(v[0], v[2], lanes), fa_unzip(v[1], v[3], lanes);
 }
 
-template <class Vector, int kPhases>
-FA_HD void fa_reverb_from_phases(const float* phases, float* x, int n) {
-    constexpr int kWidth = kReverbWidth<Vector>;
-    const std::make_integer_sequence<int, kWidth> lanes;
-    static_assert(kPhases == 4, "two rounds of zipping");
-    for (int i = 0; i < n; i += 4 * kWidth) {
-        Vector v[4];
-        for (int k = 0; k < 4; ++k) v[k] = fa_load<Vector>(phases + n / 4 * k + i / 4);
-        fa_zip(v[0], v[2], lanes), fa_zip(v[1], v[3], lanes);
-        fa_zip(v[0], v[1], lanes), fa_zip(v[2], v[3], lanes);
-        for (int k = 0; k < 4; ++k) fa_store(x + i + k * kWidth, v[k]);
-    }
+template <class Vector>
+FA_HD void fa_reverb_from_phases(Vector (&v)[4]) {
+    const std::make_integer_sequence<int, kReverbWidth<Vector>> lanes;
+    fa_zip(v[0], v[2], lanes), fa_zip(v[1], v[3], lanes);
+    fa_zip(v[0], v[1], lanes), fa_zip(v[2], v[3], lanes);
 }
 
 // Delay lines that are written side by side: rings of one capacity, in segments. A ring is followed by a copy of its
 // first vector and preceded by a copy of its last number, so that vectors may be read across its end.
 template <int kCount>
 struct FaRings {
-    float* ring[kCount];  // phase 0; the others follow at distances of `stride`
-    int delay[kCount], read[kCount];
+    float* ring[kCount];           // phase 0; the others follow at distances of `stride`
+    const float* past[kCount][4];  // where sample 0 of phase j would be read, were it not `lead` ahead of the writing
+    int lead[kCount];
     int capacity, write, phases, stride;
 
     // Takes room from `next`, or only counts it where that is null.
@@ -114,29 +104,30 @@ struct FaRings {
         write = 0;
         capacity = 0;
         for (int i = 0; i < kCount; ++i) {
-            delay[i] = delays[i];
-            capacity = std::max(capacity, (delay[i] / phases / kReverbLanes + 1) * kReverbLanes);
+            capacity = std::max(capacity, (delays[i] / phases / kReverbLanes + 1) * kReverbLanes);
         }
         stride = capacity + 2 * kReverbLanes;
         const size_t size = static_cast<size_t>(stride) * static_cast<size_t>(phases);
-        for (int i = 0; i < kCount; ++i) {
-            read[i] = capacity - delay[i] / phases;
-            ring[i] = next ? next + i * size + kReverbLanes : nullptr;
+        for (int i = 0; next && i < kCount; ++i) {
+            ring[i] = next + i * size + kReverbLanes;
+            lead[i] = capacity - delays[i] / phases;
+            for (int j = 0; j < phases; ++j) {
+                const int from = j - delays[i] % phases;
+                past[i][j] = ring[i] + (from < 0 ? (from + phases) * stride - 1 : from * stride);
+            }
         }
         return kCount * size;
     }
 
-    // Where line i's past of phase j is read, at read[i].
-    FA_HD const float* past(int i, int j) const {
-        const int from = j - delay[i] % phases;
-        return ring[i] + (from < 0 ? (from + phases) * stride - 1 : from * stride);
+    FA_HD int read(int i) const {
+        const int at = write + lead[i];
+        return at < capacity ? at : at - capacity;
     }
 
     // After the vectors at `write` have been stored: the copies, and on to the next ones. No delay is shorter than a
     // vector, so the last numbers are not read from their copy before the first ones have been written again.
     template <class Vector>
     FA_HD void advance() {
-        constexpr int kWidth = kReverbWidth<Vector>;
         if (write == 0) {
             for (float* numbers : ring) {
                 for (int j = 0; j < phases; ++j, numbers += stride) {
@@ -145,11 +136,7 @@ struct FaRings {
                 }
             }
         }
-        for (int& at : read) {
-            at += kWidth;
-            at = at < capacity ? at : at - capacity;
-        }
-        write += kWidth;
+        write += kReverbWidth<Vector>;
         write = write < capacity ? write : 0;
     }
 };
@@ -159,13 +146,12 @@ struct FaRings {
 // ... : rounding vanishes with the deviation at low frequencies, where the feedback would add up fifty times its bias.
 template <class Vector, int kPhases>
 struct FaDamping {
-    static constexpr int levels() {
+    static constexpr int levels() {  // of the scan: less than 0.5 ^ 32 is left out
         int count = 0;
         while ((1 << count) < kReverbWidth<Vector> && (kPhases << count) < 32) ++count;
         return count;
     }
     static constexpr int kLevels = levels();
-    static constexpr bool kCarried = kReverbWidth<Vector> * kPhases < 32;  // else less than 0.5 ^ 32 is carried on
     Vector damping, feedback, power[kLevels + 1], returned[kPhases];
 
     FA_HD FaDamping(float d, float gain) {
@@ -181,80 +167,88 @@ struct FaDamping {
             value *= value;
         }
     }
-};
 
-// One comb's damping between vectors.
-template <class Vector, int kPhases>
-struct FaDamped {
-    using Damping = FaDamping<Vector, kPhases>;
-    Vector before[Damping::kLevels + 1];
-
-    FA_HD explicit FaDamped(const float* memory) {
-        for (int i = 0; i <= Damping::kLevels; ++i) before[i] = fa_load<Vector>(memory + i * kReverbLanes);
-    }
-    FA_HD void keep(float* memory) const {
-        for (int i = 0; i <= Damping::kLevels; ++i) fa_store(memory + i * kReverbLanes, before[i]);
-    }
-
-    // The deviation at the ends of the segments before each lane's, from what it would be after each lane's segment had
-    // it been 0 before: sum over k of d^(k kPhases) part[L - k], in doubling steps.
+    // The deviation at the end of each lane's segment, from what it would be had it been 0 before: sum over k of
+    // d^(k kPhases) part[L - k], in doubling steps.
     template <int kLevel = 0>
-    FA_HD Vector carried(const Damping& d, const Vector& part) {
-        if constexpr (kLevel < Damping::kLevels) {
-            const Vector sum = fa_fma(d.power[kLevel], fa_shifted<(1 << kLevel)>(before[kLevel], part), part);
-            before[kLevel] = part;
-            return carried<kLevel + 1>(d, sum);
+    FA_HD Vector carried(const Vector& part) const {
+        if constexpr (kLevel < kLevels) {
+            return carried<kLevel + 1>(fa_fma(power[kLevel], fa_shifted<(1 << kLevel)>(Vector{}, part), part));
         } else {
-            const Vector last = before[kLevel];
-            Vector ends = part;
-            if constexpr (Damping::kCarried) ends = fa_fma(d.power[kLevel], last, part);
-            before[kLevel] = ends;
-            return fa_shifted<1>(last, ends);
+            return part;
         }
     }
 
-    // feedback * (low-pass of x) + added, kPhases samples a lane. earlier: the sample before each segment.
-    FA_HD void next(const Damping& d, const Vector* x, const Vector& earlier, const Vector* added, Vector* sum) {
+    // The first half: added becomes feedback * (low-pass of x) + added, kPhases samples a lane, but for the deviation
+    // before each segment. Returns the deviation that this leaves at their ends. earlier: the sample before each.
+    FA_HD Vector start(const Vector* x, const Vector& earlier, Vector* added) const {
         Vector state = earlier;
         for (int j = 0; j < kPhases; ++j) {
-            state = fa_fma(d.damping, state - x[j], x[j]);
-            sum[j] = fa_fma(d.feedback, state, added[j]);
+            state = fa_fma(damping, state - x[j], x[j]);
+            added[j] = fa_fma(feedback, state, added[j]);
         }
-        const Vector deviation = carried(d, state - x[kPhases - 1]);
-        for (int j = 0; j < kPhases; ++j) sum[j] = fa_fma(d.returned[j], deviation, sum[j]);
+        return state - x[kPhases - 1];
+    }
+
+    // The second half. Returns the deviations at the ends of segments.
+    FA_HD Vector finish(const Vector& part, Vector* added) const {
+        const Vector ends = carried(part), deviation = fa_shifted<1>(Vector{}, ends);
+        for (int j = 0; j < kPhases; ++j) added[j] = fa_fma(returned[j], deviation, added[j]);
+        return ends;
     }
 };
 
-// Numbers that a comb's damping remembers.
-constexpr int kReverbMemory = 5 * kReverbLanes;
-
-// Two combs, n samples; wet becomes their (undamped) outputs plus `added`. x, added and wet are in phases.
+// One tile of a comb: a vector of segments. carry: in lane 0, the deviation at the end of the last tile (and 0 beside
+// it: a number alone, read from the vector stored before, would have to wait for the cache).
 template <class Vector, int kPhases>
-FA_HD void fa_reverb_combs(FaRings<kReverbTwo>& rings, float* memory, const float* x, const float* added, float* wet,
-                           int n, const FaDamping<Vector, kPhases>& damping) {
-    FaDamped<Vector, kPhases> first(memory), second(memory + kReverbMemory);
-    const int segments = n / kPhases;
-    const float *past0[kPhases], *past1[kPhases];
-    for (int j = 0; j < kPhases; ++j) past0[j] = rings.past(0, j), past1[j] = rings.past(1, j);
-    FaRings<kReverbTwo> at = rings;  // a copy: its fields stay in registers
-    for (int i = 0; i < segments; i += kReverbWidth<Vector>) {
-        Vector out0[kPhases], out1[kPhases], input[kPhases], sum[kPhases];
+struct FaCombTile {
+    Vector in[kPhases], part;
+
+    FA_HD void start(const FaRings<kReverbCombs>& rings, int k, const FaDamping<Vector, kPhases>& damping,
+                     const float* carry, const Vector* input, Vector* sum) {
+        const int read = rings.read(k);
+        const Vector earlier = fa_load<Vector>(rings.past[k][kPhases - 1] + read - 1);
+        Vector out[kPhases];
         for (int j = 0; j < kPhases; ++j) {
-            out0[j] = fa_load<Vector>(past0[j] + at.read[0]);
-            out1[j] = fa_load<Vector>(past1[j] + at.read[1]);
-            input[j] = fa_load<Vector>(x + j * segments + i);
-            const Vector outputs = fa_load<Vector>(added + j * segments + i) + (out0[j] + out1[j]);
-            fa_store(wet + j * segments + i, outputs);
+            out[j] = fa_load<Vector>(rings.past[k][j] + read);
+            sum[j] += out[j];
+            in[j] = input[j];
         }
-        first.next(damping, out0, fa_load<Vector>(past0[kPhases - 1] + at.read[0] - 1), input, sum);
-        for (int j = 0; j < kPhases; ++j) fa_store(at.ring[0] + j * at.stride + at.write, sum[j]);
-        second.next(damping, out1, fa_load<Vector>(past1[kPhases - 1] + at.read[1] - 1), input, sum);
-        for (int j = 0; j < kPhases; ++j) fa_store(at.ring[1] + j * at.stride + at.write, sum[j]);
-        at.advance<Vector>();
+        part = damping.start(out, earlier + fa_load<Vector>(carry + k * kReverbLanes), in);
     }
-    rings = at;
-    first.keep(memory);
-    second.keep(memory + kReverbMemory);
+
+    FA_HD void finish(const FaRings<kReverbCombs>& rings, int k, const FaDamping<Vector, kPhases>& damping,
+                      float* carry) {
+        float* const to = rings.ring[k] + rings.write;
+        const int stride = rings.stride;
+        fa_store(carry + k * kReverbLanes, fa_shifted<1>(damping.finish(part, in), Vector{}));
+        for (int j = 0; j < kPhases; ++j) fa_store(to + j * stride, in[j]);
+    }
+};
+
+// The eight combs, n samples: wet becomes the sum of their (undamped) outputs. carry: kReverbLanes numbers a comb.
+// A comb's second half comes after the next one's first half: each is a chain of operations that wait for another.
+template <class Vector, int kPhases>
+FA_HD void fa_reverb_combs(FaRings<kReverbCombs>& rings, float* carry, const float* x, float* wet, int n,
+                           const FaDamping<Vector, kPhases>& damping) {
+    constexpr int kWidth = kReverbWidth<Vector>;
+    for (int i = 0; i < n; i += kWidth * kPhases) {
+        Vector input[kPhases], sum[kPhases] = {};
+        for (int j = 0; j < kPhases; ++j) input[j] = fa_load<Vector>(x + i + j * kWidth);
+        fa_reverb_to_phases(input);
+        FaCombTile<Vector, kPhases> tile;
+        tile.start(rings, 0, damping, carry, input, sum);
+        for (int k = 1; k < kReverbCombs; ++k) {
+            FaCombTile<Vector, kPhases> next;
+            next.start(rings, k, damping, carry, input, sum);
+            tile.finish(rings, k - 1, damping, carry);
+            tile = next;
+        }
+        tile.finish(rings, kReverbCombs - 1, damping, carry);
+        fa_reverb_from_phases(sum);
+        for (int j = 0; j < kPhases; ++j) fa_store(wet + i + j * kWidth, sum[j]);
+        rings.template advance<Vector>();
+    }
 }
 
 // The four allpasses in series and the gain, in place, on n samples one after another.
@@ -265,7 +259,7 @@ FA_HD void fa_reverb_allpasses(FaRings<kReverbAllpasses>& rings, float* wet, int
     for (int i = 0; i < n; i += kReverbWidth<Vector>) {
         Vector value = fa_load<Vector>(wet + i);
         for (int k = 0; k < kReverbAllpasses; ++k) {
-            const Vector out = fa_load<Vector>(at.ring[k] + at.read[k]);
+            const Vector out = fa_load<Vector>(at.ring[k] + at.read(k));
             fa_store(at.ring[k] + at.write, fa_fma(half, out, value));
             value = out - value;
         }

@@ -18,6 +18,7 @@ _HOME = {
     "Batch": "fastaug.batch",
     "Keys": "fastaug.random",
     "Record": "fastaug.shards.record",
+    "Mix": "fastaug.shards.mix",
     "load": "fastaug.io",
     "info": "fastaug.io",
     "Transform": "fastaug.transforms.base",

@@ -18,15 +18,16 @@ from torch import Tensor, nn
 from fastaug.batch import Batch, Place
 from fastaug.checks import check_rate
 from fastaug.codecs.status import DecodeError
-from fastaug.loader import CROPS, Labels, Loader, Row, Task, merge_rows
-from fastaug.shards.order import epoch_order
+from fastaug.loader import CROPS, Labels, Loader, Row
+from fastaug.plan import Plan
+from fastaug.shards.order import Order, epoch_order
 from fastaug.shards.record import BadRecord
 from fastaug.shards.source import open_source
 from fastaug.views import bind_views, transform_views, unwrap_views
 
 __all__ = ["Pipeline", "Stats"]
 
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 _said_device = False
 
 
@@ -67,6 +68,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         shuffle: window in records, 0 for none; 4096 for split="train", 0 otherwise.
         drop_last: drop the last batch where it is smaller.
         epoch_size: records an epoch over all ranks; see `fastaug.shards.epoch_order`.
+        replacement: draw every record from all, as with `torch.utils.data.RandomSampler(replacement=True)`.
         rank, world_size: torch.distributed's by default.
         device: where batches are delivered; CUDA if usable, else the CPU.
         num_threads: decoding threads, 0 for none; torch's count by default.
@@ -101,6 +103,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         shuffle: int | None = None,
         drop_last: bool = False,
         epoch_size: int | None = None,
+        replacement: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
         device: torch.device | str | None = None,
@@ -135,7 +138,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         )  # fmt: skip
         self.sample_rate, self.views, self.batch_size, self.seed = sample_rate, views, batch_size, seed
         self.shuffle = shuffle if shuffle is not None else 4096 if split == "train" else 0
-        self.drop_last, self.epoch_size = drop_last, epoch_size
+        self.drop_last, self.epoch_size, self.replacement = drop_last, epoch_size, replacement
         self.rank, self.world_size = _ranks(rank, world_size)
         self.device = torch.device(device) if device is not None else _default_device()
         self.num_threads = torch.get_num_threads() if num_threads is None else num_threads
@@ -149,7 +152,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         self.stats = Stats(bad=list(opened.bad))
         self._delivered = 0
         self._resume_at = 0
-        self._plans: dict[int, list[list[Task]]] = {}
+        self._plans: dict[int, Plan] = {}
 
     @property
     def classes(self) -> list[str] | None:
@@ -162,12 +165,16 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         """Play epoch ``self.epoch``; exhausting it moves on to the next, leaving early restarts it."""
         start, self._resume_at = self._resume_at, 0
         epoch, self._delivered = self.epoch, start
-        worker = torch.utils.data.get_worker_info()
-        shift, stride = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        worker = _worker()
+        shift, stride = worker or (0, 1)
         empty = True
         for batch in self._load(range(start + shift, len(self), stride), epoch):
             empty = False
-            yield batch if worker is not None else self.finish(batch)
+            if worker is None:
+                yield self.finish(batch)
+            elif batch.place is not None:
+                self._delivered = batch.place.index + stride - shift
+                yield batch
         if empty and worker is None and start < len(self):
             raise RuntimeError(f"every record of epoch {epoch} was bad, the last: {self.stats.bad[-1]}")
         if self.epoch == epoch:  # not yet moved on by the last batch: this is a worker, or that batch was skipped
@@ -223,21 +230,28 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
     # Resuming.
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the caller is: right after the last batch delivered to it, prefetched ones not counted."""
-        return {"version": _STATE_VERSION, "epoch": self.epoch, "batch": self._delivered, "layout": self._layout()}
+        """Where the caller is: right after the last batch delivered to it, prefetched ones not counted.
+
+        In a DataLoader worker it is where that worker is, for torchdata's StatefulDataLoader.
+        """
+        place = {"epoch": self.epoch, "batch": self._delivered, "worker": _worker()}
+        return {"version": _STATE_VERSION, **place, "layout": self._layout()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly there at the next ``iter``.
 
         Raises:
             ValueError: the state is of another version, or of a Pipeline with another layout; names what differs.
-                Rank and world size may differ at the edge of an epoch.
+                Rank and world size may differ at the edge of an epoch, the number of workers only where the state
+                is the Pipeline's in the main process.
         """
         if state.get("version") != _STATE_VERSION:
             raise ValueError(f"Pipeline state of version {state.get('version')!r}, expected {_STATE_VERSION}")
         mine, theirs = self._layout(), dict(state["layout"])
         free = ("rank", "world_size") if state["batch"] == 0 else ()
         changed = [f"{k}: {theirs.get(k)!r} → {v!r}" for k, v in mine.items() if k not in free and theirs.get(k) != v]
+        if state["worker"] is not None and state["batch"] and tuple(state["worker"]) != _worker():
+            changed.append(f"worker and number of workers: {state['worker']} → {_worker()}")
         if changed:
             raise ValueError("cannot resume, the Pipeline has changed since the state was saved: " + ", ".join(changed))
         self.epoch, self._delivered = int(state["epoch"]), int(state["batch"])
@@ -251,6 +265,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             "seed": self.seed,
             "shuffle": self.shuffle,
             "epoch_size": self.epoch_size,
+            "replacement": self.replacement,
             "batch_size": self.batch_size,
             "drop_last": self.drop_last,
             "rank": self.rank,
@@ -266,29 +281,22 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
 
     # Inside.
 
-    def _plan(self, epoch: int) -> list[list[Task]]:
-        """The tasks of every batch of an epoch on this rank."""
+    def _plan(self, epoch: int) -> Plan:
+        """The rows of every batch of an epoch on this rank."""
         if epoch not in self._plans:
-            self._plans = {epoch: self._planned(epoch)}
+            source = self._loader.source
+            order = epoch_order(
+                source.sizes, self.seed, epoch, self.shuffle, self.epoch_size, self.rank, self.world_size,
+                self.replacement, source.mixture,
+            )  # fmt: skip
+            self._plans = {epoch: Plan.of(order, self._segment_counts(order), self.batch_size, self.drop_last)}
         return self._plans[epoch]
 
-    def _planned(self, epoch: int) -> list[list[Task]]:
-        sizes = self._loader.source.sizes
-        order = epoch_order(sizes, self.seed, epoch, self.shuffle, self.epoch_size, self.rank, self.world_size)
-        entries = list(zip(order.records.tolist(), order.occurrences.tolist(), strict=True))
-        counts = self._segment_counts(order.records.tolist())
-        rows = [Task(r, o, i, (s,)) for i, (r, o) in enumerate(entries) for s in range(counts.get(r, 1))]
-        chunks = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
-        if self.drop_last and chunks and len(chunks[-1]) < self.batch_size:
-            chunks.pop()
-        if not chunks and self.drop_last:
-            raise ValueError(f"drop_last with batch_size={self.batch_size}: an epoch has only {len(rows)} rows")
-        return [merge_rows(chunk) for chunk in chunks]
-
-    def _segment_counts(self, records: list[int]) -> dict[int, int]:
-        """Segments of each record, 0 for bad ones; empty unless ``crop="segments"``."""
+    def _segment_counts(self, order: Order) -> dict[int, int] | None:
+        """Segments of each record, 0 for bad ones; None unless ``crop="segments"``."""
         if self._loader.crop != "segments":
-            return {}
+            return None
+        records = sorted(set(order.records.tolist()))
         with ThreadPoolExecutor(max(self.num_threads, 1)) as pool:
             found = dict(zip(records, pool.map(self._loader.count_segments, records), strict=True))
         bad = [count for count in found.values() if isinstance(count, BadRecord)]
@@ -307,7 +315,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         try:
             while True:
                 while len(ahead) <= self.prefetch and (i := next(waiting, None)) is not None:
-                    ahead.append((i, [pool.submit(loader.load, t, epoch) if pool else t for t in plan[i]]))
+                    ahead.append((i, [pool.submit(loader.load, t, epoch) if pool else t for t in plan.tasks(i)]))
                 if not ahead:
                     return
                 i, jobs = ahead.popleft()
@@ -360,6 +368,12 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
+def _worker() -> tuple[int, int] | None:
+    """(id, number) of the DataLoader worker that this is."""
+    info = torch.utils.data.get_worker_info()
+    return (info.id, info.num_workers) if info is not None else None
+
+
 def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if rank is not None or world_size is not None:
         if rank is None or world_size is None:
@@ -376,7 +390,7 @@ def _default_device() -> torch.device:
     """CUDA if usable, else the CPU; says which, once a process."""
     global _said_device
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not _said_device and torch.utils.data.get_worker_info() is None:
+    if not _said_device and _worker() is None:
         print(f"fastaug: batches are delivered on {device} (device= chooses)", file=sys.stderr)
         _said_device = True
     return device

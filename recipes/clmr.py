@@ -31,6 +31,7 @@ from fastaug.ssl.distributed import World, start
 from fastaug.ssl.encoders import Contrastive, Projector, out_dim
 from fastaug.ssl.losses import nt_xent
 from fastaug.ssl.monitor import KnnMonitor, Monitor
+from fastaug.ssl.optim import contrastive_optimiser, set_rate, warmup_cosine
 from fastaug.ssl.run import Run, Stop, command_line, fast_bfloat16, guarded, keep_freed_memory
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -61,8 +62,11 @@ class Config:
     # optimisation
     temperature: float = 0.5
     batch_size: int = 48  # examples a step, over all processes
-    lr: float = 3e-4  # Adam
-    weight_decay: float = 0.0
+    optimiser: Literal["auto", "adam", "sgd", "lars"] = "adam"  # auto: Adam below 96 examples a step, LARS from there
+    lr: float | None = None  # default: 3e-4 for Adam, 0.075 * sqrt(batch) for LARS, 0.03 * batch / 256 for SGD
+    weight_decay: float = 0.0  # of matrices and kernels, not of biases and normalisation
+    warmup_steps: int = 0  # a straight line up to lr
+    cosine: bool = False  # then half a cosine down to 0 at --steps
     precision: Literal["float32", "bfloat16", "auto"] = "float32"  # auto: bfloat16 where the hardware has it
     steps: int = 10_000
     minutes: float | None = None  # stop cleanly after this long
@@ -102,8 +106,9 @@ def main(
     pipe = training_pipeline(cfg, data, world, batch_size)
     model, card = build_model(cfg, data)
     model.to(world.device)
-    optimiser = torch.optim.Adam(model.parameters(), cfg.lr, weight_decay=cfg.weight_decay)
-    run = Run(out, cfg, FREE, writes=world.first, tensorboard=cfg.tensorboard)
+    optimiser = contrastive_optimiser(model, cfg.optimiser, batch_size, cfg.lr, cfg.weight_decay)
+    free = tuple(name for name in FREE if not (cfg.cosine and name == "steps"))  # a cosine depends on its end
+    run = Run(out, cfg, free, writes=world.first, tensorboard=cfg.tensorboard)
     step = 0
     if state := run.resume(cfg.resume, cfg.fresh):
         step = state["step"]
@@ -134,6 +139,7 @@ def main(
                 loss = nt_xent(z_i, z_j, cfg.temperature)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
+                set_rate(optimiser, warmup_cosine(step, cfg.steps, cfg.warmup_steps, floor=0.0 if cfg.cosine else 1.0))
                 optimiser.step()
             step += 1
             bar.update()

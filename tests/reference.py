@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
@@ -127,25 +128,26 @@ def stretch(x: np.ndarray, factor: float, rate: float) -> np.ndarray:
 
 
 def pitch_shift(x: np.ndarray, semitones: float, rate: float, stop_db: float) -> np.ndarray:
-    """WSOLA, then the two filters of csrc/repitch.h: a half-band of 80 taps, and 16 taps at twice the rate."""
+    """WSOLA, then the filters of csrc/repitch.h: a half-band of 80 taps, and Kaiser and Bessel's of 7 taps at twice the
+    rate with one that flattens it."""
     factor, t = float(f"{2 ** (-semitones / 12):g}"), np.arange(x.shape[1])
     norm = _windowed(np.arange(-39.5, 40), 40, stop_db).sum()
 
     def half_band(d: np.ndarray) -> np.ndarray:
         return np.where(d == np.round(d), d == 0, _windowed(d, 40, stop_db) / norm)
 
-    def short(d: np.ndarray) -> np.ndarray:
-        return _windowed(d, 8, stop_db)
+    def flat(row: np.ndarray) -> np.ndarray:
+        return np.convolve(row, flat_taps(), "same")
 
     rows = []
     for row in stretch(x, factor, rate):
         if factor > 1:
             doubled = _read(row, np.arange(-100, 2 * len(row) + 100) / 2, half_band, 40)
-            rows.append(_read(doubled, 100 + 2 * t / factor, short, 8))
+            rows.append(_read(flat(doubled), 100 + 2 * t / factor, short_kernel, 4))
         else:
             scale, ends = 2 * factor, np.arange(-100, 2 * len(t) + 100)
-            halves = _read(row, ends / scale, lambda d: scale * short(scale * d), math.ceil(8 / scale))  # noqa: B023
-            rows.append(_read(halves, 100 + 2 * t, lambda d: half_band(d / 2) / 2, 80))
+            halves = _read(row, ends / scale, lambda d: scale * short_kernel(scale * d), math.ceil(3.5 / scale))  # noqa: B023
+            rows.append(_read(flat(halves), 100 + 2 * t, lambda d: half_band(d / 2) / 2, 80))
     return np.stack(rows)
 
 
@@ -153,6 +155,29 @@ def _windowed(x: np.ndarray, support: float, stop_db: float) -> np.ndarray:
     beta = 0.1102 * (stop_db - 8.7)
     window = np.i0(beta * np.sqrt(np.clip(1.0 - (x / support) ** 2, 0.0, None))) / np.i0(beta)
     return np.where(np.abs(x) < support, np.sinc(x) * window, 0.0)
+
+
+def short_kernel(x: np.ndarray) -> np.ndarray:
+    """Kaiser and Bessel's kernel of length 7."""
+    inside = np.clip(1.0 - (x / 3.5) ** 2, 0.0, None)
+    return np.where(np.abs(x) < 3.5, np.i0(16.38 * np.sqrt(inside)) / np.i0(16.38), 0.0)
+
+
+@cache
+def flat_taps(reach: int = 6, edge: float = 0.4575) -> np.ndarray:
+    """The taps -reach ... reach that make the product with the kernel flat to `edge` of the Nyquist frequency: least
+    squares under Lawson's weights, which go to minimax."""
+    omega, at = np.linspace(0, edge * np.pi, 400), np.linspace(-3.5, 3.5, 7001)
+    response = (short_kernel(at) * np.cos(np.outer(omega, at))).sum(1) * (at[1] - at[0])
+    basis = np.cos(np.outer(omega, np.arange(reach + 1))) * response[:, None]
+    weights = np.ones(len(omega))
+    for _ in range(60):
+        root = np.sqrt(weights)
+        half = np.linalg.lstsq(basis * root[:, None], root, rcond=None)[0]
+        weights *= np.abs(basis @ half - 1.0) + 1e-14
+        weights /= weights.sum()
+    half[1:] /= 2
+    return np.concatenate([half[:0:-1], half])
 
 
 def _read(x: np.ndarray, positions: np.ndarray, kernel: Callable[[np.ndarray], np.ndarray], reach: int) -> np.ndarray:

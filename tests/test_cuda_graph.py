@@ -109,7 +109,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setattr("fastaug.ops._cuda.launch", launch)
     monkeypatch.setattr(reverb, "_shared_bytes", lambda device: 99 * 1024)
     # tables that the first call, before any capture, puts on the device
-    monkeypatch.setattr(wsola, "_filters_on", lambda device: (torch.empty(9, device=device),) * 2)
+    monkeypatch.setattr(wsola, "_filter_on", lambda device: torch.empty(80, device=device))
     yield names
 
 

@@ -69,3 +69,89 @@ def test_epoch_size_wraps_with_occurrences_or_takes_the_head() -> None:
 def test_bad_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         epoch_order([3], 0, 0, **arguments)
+
+
+@pytest.mark.parametrize("shards", range(1, 8))
+@pytest.mark.parametrize("world", range(1, 9))
+@pytest.mark.parametrize("window", [0, 5, 1000])
+def test_readers_cover_the_set_with_no_more_repeats_than_equal_steps_need(shards: int, world: int, window: int) -> None:
+    rng = np.random.default_rng(shards * 10 + world)
+    sizes = rng.integers(0, 12, shards).tolist()
+    sizes[0] += 1
+    total = sum(sizes)
+    parts = [epoch_order(sizes, 3, 1, window, rank=rank, world_size=world) for rank in range(world)]
+    pairs = [pair for p in parts for pair in zip(p.records.tolist(), p.occurrences.tolist(), strict=True)]
+    assert len(set(pairs)) == len(pairs)  # a repeat counts as one, wherever it is delivered
+    assert {record for record, _ in pairs} == set(range(total))
+    lengths = [len(part) for part in parts]
+    assert max(lengths) - min(lengths) <= (0 if window else 1)
+    assert len(pairs) == (-(-total // world) * world if window else total)
+    if not window:
+        assert np.concatenate([part.records for part in parts]).tolist() == list(range(total))
+
+
+def test_a_rank_opens_only_its_share_of_the_shards() -> None:
+    sizes = [100] * 64
+    parts = [epoch_order(sizes, 0, 0, shuffle=500, rank=rank, world_size=8) for rank in range(8)]
+    opened = [set((part.records // 100).tolist()) for part in parts]
+    assert all(len(shards) == 8 for shards in opened)
+    later = [set((epoch_order(sizes, 0, 1, 500, rank=r, world_size=8).records // 100).tolist()) for r in range(8)]
+    assert all(a != b for a, b in zip(opened, later, strict=True))  # other shards in the next epoch
+
+
+def test_with_few_shards_every_rank_sees_all_of_each() -> None:
+    parts = [epoch_order([400, 400], 0, 0, shuffle=4096, rank=rank, world_size=4).records for rank in range(4)]
+    for part in parts:
+        counts, _ = np.histogram(part, bins=8, range=(0, 800))
+        assert counts.min() > 8
+
+
+@pytest.mark.parametrize(("epoch_size", "deliveries"), [(10, 12), (100, 102), (26, 27)])
+def test_epoch_size_over_ranks(epoch_size: int, deliveries: int) -> None:
+    """Three ranks; 25 records in five shards: neighbours' parts are gone around apart, and counted."""
+    parts = [epoch_order([5] * 5, 0, 0, 8, epoch_size, rank=rank, world_size=3) for rank in range(3)]
+    pairs = [pair for p in parts for pair in zip(p.records.tolist(), p.occurrences.tolist(), strict=True)]
+    assert len({len(part) for part in parts}) == 1 and len(pairs) == len(set(pairs)) == deliveries
+    if epoch_size >= 25:
+        assert {record for record, _ in pairs} == set(range(25))
+
+
+def test_ten_thousand_shards_on_512_ranks_of_8_workers() -> None:
+    """The whole cluster's epoch: exact cover and balance. A rank computes its own part only."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(80, 120, 10_000)
+    total, world, workers, batch = int(sizes.sum()), 512, 8, 32
+    delivered = np.zeros(total, np.int64)
+    for rank in range(world):
+        records = epoch_order(sizes, 0, 0, 4096, rank=rank, world_size=world).records
+        assert len(records) == -(-total // world)
+        batches = [records[i : i + batch] for i in range(0, len(records), batch)]
+        by_worker = [batches[worker::workers] for worker in range(workers)]
+        loads = [len(own) for own in by_worker]
+        assert max(loads) - min(loads) <= 1
+        for own in by_worker:
+            delivered[np.concatenate(own)] += 1
+    assert delivered.min() == 1 and delivered.sum() == -(-total // world) * world
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mixture": [(1, 1.0)]}, "as many shards"),
+        ({"mixture": [(1, 1.0), (1, -1.0)]}, "positive weights"),
+        ({"mixture": [(1, 1.0), (1, float("inf"))]}, "positive weights"),
+        ({"mixture": [(1, 1.0), (1, 1.0)], "shard_sizes": [3, 0]}, "source 1 of the mixture holds no records"),
+    ],
+)
+def test_mixtures_that_do_not_fit(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        epoch_order(**({"shard_sizes": [3, 3], "seed": 0, "epoch": 0} | arguments))
+
+
+def test_a_mixture_with_replacement() -> None:
+    order = epoch_order([50, 50, 10], 0, 0, epoch_size=9_000, replacement=True, mixture=[(2, 1.0), (1, 2.0)])
+    small = order.records >= 100
+    assert abs(small.mean() - 2 / 3) < 0.02
+    counts = np.bincount(order.records[small] - 100, minlength=10)
+    assert counts.min() > 500 and counts.max() < 700
+    assert order.occurrences.max() == counts.max() - 1

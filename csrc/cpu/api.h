@@ -38,8 +38,7 @@ void fa_reverb(const float* x, float* y, const float* settings, const unsigned c
 void fa_time_stretch(const float* x, float* y, const double* factor, const unsigned char* active, long long rows,
                      long long channels, long long length, long long out_length, double rate, long long threads);
 void fa_pitch_shift(const float* x, float* y, const double* factor, const unsigned char* active, long long rows,
-                    long long channels, long long length, double rate, const float* half_band, const float* filter,
-                    long long density, long long threads);
+                    long long channels, long long length, double rate, const float* half_band, long long threads);
 
 // csrc/cpu/fir.cpp
 void fa_windowed_sinc(const float* x, float* y, const double* cutoff, const unsigned char* highpass,

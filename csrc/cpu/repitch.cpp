@@ -1,53 +1,73 @@
-// The resampling of a pitch shift on the CPU: the two filters of repitch.h, sixteen lanes in vector registers.
+// The resampling of a pitch shift on the CPU: the filters of repitch.h, an output in each lane of a vector register.
 #include "../repitch_cpu.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "../fa_simd.h"
 
+#define FA_ALIGN_512(high, low, n) __builtin_ia32_alignd512_mask(high, low, n, low, -1)
+
 namespace {
 
-constexpr int kLanes = 16;
+template <class Piece>
+constexpr int kLanes = sizeof(Piece) / sizeof(float);
+
+constexpr int kUnit = 16;  // outputs come in multiples of this
+
+// As many whole numbers as a Piece has floats.
+typedef int32_t fa_int16 __attribute__((vector_size(64)));
+template <class Piece>
+struct WholeNumbers;
+template <>
+struct WholeNumbers<fa_float4> {
+    typedef fa_int4 type;
+};
+template <>
+struct WholeNumbers<fa_float8> {
+    typedef fa_int8 type;
+};
+template <>
+struct WholeNumbers<fa_float16> {
+    typedef fa_int16 type;
+};
+template <class Piece>
+using Whole = typename WholeNumbers<Piece>::type;
 
 // By memcpy: sources are unaligned.
-template <class Piece>
-FA_HD FaLanes<Piece> fa_lanes_at(const float* source) {
-    FaLanes<Piece> value;
-    for (int i = 0; i < value.kPieces; ++i) memcpy(&value.piece[i], source + i * kLanes / value.kPieces, sizeof(Piece));
+template <class Vector, class Number>
+FA_HD Vector load(const Number* source) {
+    Vector value;
+    memcpy(&value, source, sizeof value);
     return value;
 }
 
-template <class Piece>
-FA_HD FaLanes<Piece> fa_lanes_of(float x) {
-    FaLanes<Piece> value;
-    for (int i = 0; i < value.kPieces; ++i) value.piece[i] = x - Piece{};
-    return value;
-}
+// ---- the half-band ----
 
-// How many of these fit the registers, with as many more to multiply them by.
+// Vectors of sums that fit the registers beside two windows of as many samples.
 template <class Piece>
-constexpr int kTile = sizeof(Piece) == 64   ? 8
-                      : sizeof(Piece) == 32 ? 2
-                                            : 1;
+constexpr int kTile = sizeof(Piece) == 64 ? 8 : 4;
 
-// y[n] = sum_k taps[k] x[n + k] for n < 16 kCount. Tap k and sample n + k meet again at tap k + 16 and sample n - 16,
-// so each vector of samples that is loaded serves kCount sums.
-template <class Piece, int kCount>
+// y[n] = sum_k taps[k] x[n + k] for kTile vectors of n. The taps are symmetric: samples that meet equal taps are added
+// first. Tap k and vector n meet the samples of tap k + lanes and vector n - 1, so each vector of samples that is
+// loaded serves kTile sums.
+template <class Piece>
 FA_HD void half_band_tile(const float* x, const float* taps, float* y) {
-    FaLanes<Piece> sum[kCount], sample[kCount];
-    FA_UNROLL(16) for (int n = 0; n < kCount; ++n) sum[n] = fa_lanes_of<Piece>(0.0f);
-    for (int r = 0; r < kLanes; ++r) {
-        FA_UNROLL(16) for (int n = 0; n + 1 < kCount; ++n) sample[n] = fa_lanes_at<Piece>(x + r + n * kLanes);
-        for (int k = r; k < kHalfBandTaps; k += kLanes) {
-            sample[kCount - 1] = fa_lanes_at<Piece>(x + k + (kCount - 1) * kLanes);
-            const FaLanes<Piece> tap = fa_lanes_of<Piece>(taps[k]);
-            FA_UNROLL(16) for (int n = 0; n < kCount; ++n) {
-                FA_UNROLL(16) for (int p = 0; p < tap.kPieces; ++p) {
-                    const Piece a = sample[n].piece[p], b = tap.piece[p], c = sum[n].piece[p];
-                    sum[n].piece[p] = fa_fma(a, b, c);
-                }
-            }
-            FA_UNROLL(16) for (int n = 0; n + 1 < kCount; ++n) sample[n] = sample[n + 1];
+    constexpr int lanes = kLanes<Piece>, tile = kTile<Piece>, turns = kHalfBandTaps / lanes;
+    Piece sum[tile], low[tile], high[tile];
+    FA_UNROLL(16) for (int n = 0; n < tile; ++n) sum[n] = Piece{};
+    for (int r = 0; r < lanes / 2; ++r) {
+        const float *first = x + r, *last = x + kHalfBandTaps - 1 - r;
+        FA_UNROLL(16) for (int n = 0; n < tile; ++n) low[n] = load<Piece>(first + n * lanes);
+        FA_UNROLL(16) for (int n = 0; n < tile; ++n) high[n] = load<Piece>(last + n * lanes);
+        FA_UNROLL(32) for (int k = 0; k < turns; ++k) {
+            const Piece tap = fa_splat<Piece>(taps[r + k * lanes]);
+            FA_UNROLL(16) for (int n = 0; n < tile; ++n) sum[n] = fa_fma(low[n] + high[n], tap, sum[n]);
+            if (k + 1 == turns) break;
+            FA_UNROLL(16) for (int n = 0; n + 1 < tile; ++n) low[n] = low[n + 1];
+            FA_UNROLL(16) for (int n = tile - 1; n > 0; --n) high[n] = high[n - 1];
+            low[tile - 1] = load<Piece>(first + (tile + k) * lanes);
+            high[0] = load<Piece>(last - (k + 1) * lanes);
         }
     }
     memcpy(y, sum, sizeof sum);
@@ -57,103 +77,200 @@ constexpr int kHalfBandBlock = 128;  // outputs at a time
 
 template <class Piece>
 FA_HD void half_band_lanes(const float* x, const float* taps, float* y, long long blocks) {
-    for (long long n = 0; n < blocks * kHalfBandBlock; n += kTile<Piece> * kLanes) {
-        half_band_tile<Piece, kTile<Piece>>(x + n, taps, y + n);
+    for (long long n = 0; n < blocks * kHalfBandBlock; n += kTile<Piece> * kLanes<Piece>) {
+        half_band_tile<Piece>(x + n, taps, y + n);
     }
 }
 
-template <class Half, class Whole>
-FA_HD Half fa_half_sum(const Whole& v) {
-    Half half[2];
-    memcpy(half, &v, sizeof half);
-    return half[0] + half[1];
+// ---- the flattening filter ----
+
+// Elements n, n + 1, ... of two vectors in a row. At `memory` they lie in a row too, where wide vectors would straddle
+// cache lines, each for a cycle more.
+template <class Piece, int n>
+FA_HD Piece shifted(const Piece& a, const Piece& b, const float* memory) {
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+    if constexpr (sizeof(Piece) == 64) return (Piece)FA_ALIGN_512((fa_int16)b, (fa_int16)a, n);
+#endif
+    (void)a, (void)b;
+    return load<Piece>(memory + n);
 }
 
-// Lane i plus lane i + 8, then i + 4.
-FA_HD fa_float4 fa_fold(const FaLanes<fa_float4>& v) { return (v.piece[0] + v.piece[2]) + (v.piece[1] + v.piece[3]); }
-FA_HD fa_float4 fa_fold(const FaLanes<fa_float8>& v) { return fa_half_sum<fa_float4>(v.piece[0] + v.piece[1]); }
-FA_HD fa_float4 fa_fold(const FaLanes<fa_float16>& v) {
-    return fa_half_sum<fa_float4>(fa_half_sum<fa_float8>(v.piece[0]));
-}
-
-// The sums of four vectors of four, each as (0 + 2) + (1 + 3).
-FA_HD fa_float4 fa_sums(const fa_float4& a, const fa_float4& b, const fa_float4& c, const fa_float4& d) {
-    const fa_float4 ab = FA_SHUFFLE_FOUR(a, b, 0, 1, 4, 5) + FA_SHUFFLE_FOUR(a, b, 2, 3, 6, 7);
-    const fa_float4 cd = FA_SHUFFLE_FOUR(c, d, 0, 1, 4, 5) + FA_SHUFFLE_FOUR(c, d, 2, 3, 6, 7);
-    return FA_SHUFFLE_FOUR(ab, cd, 0, 2, 4, 6) + FA_SHUFFLE_FOUR(ab, cd, 1, 3, 5, 7);
-}
-
-// One output, before its last two sums. taps: two rows of the table, between which u says where.
+// Sample n of both phases of the doubled rate from samples n ... n + 6 of both, which are those at n - 3 ... n + 3.
 template <class Piece>
-FA_HD fa_float4 short_output(const float* x, const float* taps, int width, float u) {
-    const FaLanes<Piece> fraction = fa_lanes_of<Piece>(u);
-    FaLanes<Piece> sum;
-    int j = 0;
-    do {
-        const FaLanes<Piece> s = fa_lanes_at<Piece>(x + j), left = fa_lanes_at<Piece>(taps + j),
-                             right = fa_lanes_at<Piece>(taps + width + j);
-        FA_UNROLL(16) for (int p = 0; p < sum.kPieces; ++p) {
-            const Piece tap = fa_fma(fraction.piece[p], right.piece[p] - left.piece[p], left.piece[p]);
-            sum.piece[p] = j ? fa_fma(s.piece[p], tap, sum.piece[p]) : s.piece[p] * tap;
+FA_HD void flatten_lanes(const float* even, const float* odd, float* flat_even, float* flat_odd, long long count) {
+    constexpr float taps[] = FA_FLAT_TAPS;
+    constexpr int lanes = kLanes<Piece>;
+    const auto sum_around = [&](const Piece(&own)[7], const Piece(&other)[6]) __attribute__((always_inline)) {
+        Piece sum = own[3] * fa_splat<Piece>(taps[0]), second = (other[2] + other[3]) * fa_splat<Piece>(taps[1]);
+        FA_UNROLL(4) for (int k = 1; k <= 3; ++k) {
+            sum = fa_fma(own[3 - k] + own[3 + k], fa_splat<Piece>(taps[2 * k]), sum);
+            if (k < 3) second = fa_fma(other[2 - k] + other[3 + k], fa_splat<Piece>(taps[2 * k + 1]), second);
         }
-        j += kLanes;
-    } while (j < width);
-    return fa_fold(sum);
+        return sum + second;
+    };
+    Piece e = load<Piece>(even), o = load<Piece>(odd);
+    for (long long n = 0; n < count; n += lanes, even += lanes, odd += lanes) {
+        const Piece e2 = load<Piece>(even + lanes), o2 = load<Piece>(odd + lanes);
+#define FA_SEVEN(a, b, memory)                                                                                \
+    {                                                                                                         \
+        a, shifted<Piece, 1>(a, b, memory), shifted<Piece, 2>(a, b, memory), shifted<Piece, 3>(a, b, memory), \
+            shifted<Piece, 4>(a, b, memory), shifted<Piece, 5>(a, b, memory), shifted<Piece, 6>(a, b, memory) \
+    }
+        const Piece es[7] = FA_SEVEN(e, e2, even), os[7] = FA_SEVEN(o, o2, odd);
+#undef FA_SEVEN
+        const Piece before[6] = {os[0], os[1], os[2], os[3], os[4], os[5]};
+        const Piece after[6] = {es[1], es[2], es[3], es[4], es[5], es[6]};
+        const Piece a = sum_around(es, before), b = sum_around(os, after);
+        memcpy(flat_even + n, &a, sizeof a);
+        memcpy(flat_odd + n, &b, sizeof b);
+        e = e2, o = o2;
+    }
 }
 
-constexpr int kAhead = 128;
+// ---- the short filter ----
 
-// Where `count` <= kAhead outputs read: found well before they are needed, for the processor cannot look past sixteen.
-struct Places {
-    int index[kAhead], row[kAhead];
-    float fraction[kAhead];
+constexpr int kMostCount = kHighDegree + 1;
+constexpr int kFractionBits = 25;  // 15 steps of up to 4 samples fit beside them
+
+// Where the samples of a vector's outputs lie: within two or three vectors, or anywhere.
+enum Spread { kTwoVectors, kThreeVectors, kAnywhere };
+
+// x[at[i]] in lane i. x: what is read from the first sample on, in registers or in memory.
+template <class Piece, int kSpread>
+FA_HD Piece fetch(const Piece (&window)[3], const float* x, const Whole<Piece>& at) {
+#if defined(__GNUC__) && !defined(__clang__)
+    if constexpr (sizeof(Piece) == 64 && kSpread != kAnywhere) {
+        const Piece found = __builtin_shuffle(window[0], window[1], at);
+        if constexpr (kSpread == kTwoVectors) return found;
+        return at < 2 * kLanes<Piece> ? found : __builtin_shuffle(window[2], at);
+    }
+#endif
+    (void)window;
+    int32_t index[kLanes<Piece>];
+    float found[kLanes<Piece>];
+    memcpy(index, &at, sizeof at);
+    for (int i = 0; i < kLanes<Piece>; ++i) found[i] = x[index[i]];
+    return load<Piece>(found);
+}
+
+// degree + 1 coefficients for each pair of taps.
+struct ShortFilter {
+    double step;
+    int pairs, degree;
+    float coefficient[kMostPairs * kMostCount];
 };
 
-FA_HD void find_places(double first, double step, double base, int width, int count, Places& places) {
-    for (int i = 0; i < count; ++i) {
-        const FaShortPosition at = fa_short_position(first + static_cast<double>(i), step, base);
-        places.index[i] = at.index;
-        places.row[i] = at.phase * width;
-        places.fraction[i] = at.fraction;
-    }
+// Where `lanes` outputs from a position on read.
+template <class Piece>
+struct Places {
+    const float* x;
+    Whole<Piece> at;
+    Piece place;
+};
+
+template <class Piece>
+FA_HD Places<Piece> find_places(const float* x, long long k, double step, const Whole<Piece>& steps) {
+    constexpr double unit = 1 << kFractionBits;
+    const double position = static_cast<double>(k) * step, whole = floor(position);
+    const Whole<Piece> fixed = steps + static_cast<int32_t>((position - whole) * unit);
+    const Whole<Piece> fraction = fixed & ((1 << kFractionBits) - 1);
+    const Piece places = __builtin_convertvector(fraction, Piece);
+    const Piece place = fa_fma(places, fa_splat<Piece>(static_cast<float>(-2.0 / unit)), fa_splat<Piece>(1.0f));
+    return {x + static_cast<long long>(whole), fixed >> kFractionBits, place};
 }
 
-// Outputs first, first + 1, ... first + count - 1 of the short filter, count a multiple of 16; a table (513, width) of
-// its taps. x: source samples from `origin` on.
-template <class Piece>
-FA_HD void short_outputs(const float* x, const float* table, int width, long long origin, double first, double step,
-                         float* y, long long count) {
-    Places at;
-    for (long long start = 0; start < count; start += kAhead, y += kAhead) {
-        const double begin = first + static_cast<double>(start), base = floor(fa_mul(begin, step));
-        const float* source = x + (static_cast<long long>(base) - width / 2 + 1 - origin);
-        const int some = static_cast<int>(count - start < kAhead ? count - start : kAhead);
-        find_places(begin, step, base, width, some, at);
-        for (int i = 0; i < some; i += 4) {
-            const auto output = [&](int n) __attribute__((always_inline)) {
-                return short_output<Piece>(source + at.index[n], table + at.row[n], width, at.fraction[n]);
-            };
-            const fa_float4 sums = fa_sums(output(i), output(i + 1), output(i + 2), output(i + 3));
-            memcpy(y + i, &sums, sizeof sums);
+// kBlocks vectors of outputs, which share the loads of the coefficients. kPairs: of taps; 0 if not known.
+template <class Piece, int kCount, int kPairs, int kSpread, int kBlocks>
+FA_HD void short_vectors(const Places<Piece> (&from)[kBlocks], const Piece* coefficient, int some_pairs, float* y) {
+    const int pairs = kPairs ? kPairs : some_pairs;
+    Piece sum[kBlocks][kCount], window[kBlocks][3] = {};
+    Whole<Piece> left_at[kBlocks], right_at[kBlocks];
+    FA_UNROLL(4) for (int b = 0; b < kBlocks; ++b) {
+        FA_UNROLL(16) for (int q = 0; q < kCount; ++q) sum[b][q] = Piece{};
+        const float* x = from[b].x + 1 - pairs;
+        if constexpr (kSpread != kAnywhere && sizeof(Piece) == 64) {
+            FA_UNROLL(4) for (int i = 0; i < (kSpread == kTwoVectors ? 2 : 3); ++i) {
+                window[b][i] = load<Piece>(x + i * kLanes<Piece>);
+            }
+        }
+        left_at[b] = from[b].at + (pairs - 1), right_at[b] = from[b].at + pairs;
+    }
+    FA_UNROLL(4) for (int j = 0; j < pairs; ++j, coefficient += kCount) {
+        Piece added[kBlocks], apart[kBlocks];
+        FA_UNROLL(4) for (int b = 0; b < kBlocks; ++b) {
+            const float* x = from[b].x + 1 - pairs;
+            const Piece left = fetch<Piece, kSpread>(window[b], x, left_at[b]);
+            const Piece right = fetch<Piece, kSpread>(window[b], x, right_at[b]);
+            added[b] = right + left, apart[b] = right - left;
+            left_at[b] -= 1, right_at[b] += 1;
+        }
+        FA_UNROLL(16) for (int q = 0; q < kCount; ++q) {
+            FA_UNROLL(4) for (int b = 0; b < kBlocks; ++b) {
+                sum[b][q] = fa_fma(q % 2 ? apart[b] : added[b], coefficient[q], sum[b][q]);
+            }
         }
     }
+    static_assert(kCount % 2, "an even degree");
+    FA_UNROLL(4) for (int b = 0; b < kBlocks; ++b) {
+        const Piece place = from[b].place, square = place * place;
+        Piece even = sum[b][kCount - 1], odd = sum[b][kCount - 2];
+        FA_UNROLL(16) for (int q = kCount - 3; q > 0; q -= 2) {
+            even = fa_fma(even, square, sum[b][q]);
+            if (q > 1) odd = fa_fma(odd, square, sum[b][q - 1]);
+        }
+        const Piece value = fa_fma(odd, place, fa_fma(even, square, sum[b][0]));
+        memcpy(y + b * kLanes<Piece>, &value, sizeof value);
+    }
 }
 
-// A known width keeps the sums in registers.
+template <class Piece, int kCount, int kPairs, int kSpread>
+FA_HD void short_outputs(const float* x, const ShortFilter& filter, long long first, float* y, long long count) {
+    constexpr int lanes = kLanes<Piece>, blocks = lanes == 16 ? 2 : 1;
+    const double step = filter.step;
+    int32_t offsets[lanes];
+    for (int i = 0; i < lanes; ++i) offsets[i] = static_cast<int32_t>(i * step * (1 << kFractionBits) + 0.5);
+    const Whole<Piece> steps = load<Whole<Piece>>(offsets);
+    Piece wide[(kPairs ? kPairs : kMostPairs) * kCount];  // GCC would fetch broadcasts from vectors of coefficients
+    for (int i = 0; i < filter.pairs * kCount; ++i) wide[i] = fa_splat<Piece>(filter.coefficient[i]);
+    Places<Piece> some[blocks], one[1];
+    long long n = 0;
+    for (; n + blocks * lanes <= count; n += blocks * lanes) {
+        FA_UNROLL(4) for (int b = 0; b < blocks; ++b) {
+            some[b] = find_places<Piece>(x, first + n + b * lanes, step, steps);
+        }
+        short_vectors<Piece, kCount, kPairs, kSpread, blocks>(some, wide, filter.pairs, y + n);
+    }
+    for (; n < count; n += lanes) {
+        one[0] = find_places<Piece>(x, first + n, step, steps);
+        short_vectors<Piece, kCount, kPairs, kSpread, 1>(one, wide, filter.pairs, y + n);
+    }
+}
+
+// Outputs first, first + 1, ... first + count - 1 of the short filter, count a multiple of kUnit. x: sample 0.
 template <class Piece>
-FA_HD void short_filter_lanes(const float* x, const float* table, int width, long long origin, double first,
-                              double step, float* y, long long count) {
-    if (width == kLanes)
-        short_outputs<Piece>(x, table, kLanes, origin, first, step, y, count);
+FA_HD void short_filter_lanes(const float* x, const ShortFilter& filter, long long first, float* y, long long count) {
+    constexpr int low = kLowDegree + 1, high = kHighDegree + 1;
+    // The last sample that a vector's last output may read, from the first on.
+    const double last = filter.step * (kLanes<Piece> - 1) + 1.0 + 2.0 * filter.pairs;
+    if (filter.degree == kHighDegree && filter.pairs == 2)
+        short_outputs<Piece, high, 2, kTwoVectors>(x, filter, first, y, count);
+    else if (filter.degree == kHighDegree && filter.pairs == 3)
+        short_outputs<Piece, high, 3, kTwoVectors>(x, filter, first, y, count);
+    else if (filter.degree == kHighDegree)
+        short_outputs<Piece, high, 4, kTwoVectors>(x, filter, first, y, count);
+    else if (filter.pairs > 4 || last > 3.0 * kLanes<Piece>)
+        short_outputs<Piece, low, 0, kAnywhere>(x, filter, first, y, count);
+    else if (last > 2.0 * kLanes<Piece>)
+        short_outputs<Piece, low, 4, kThreeVectors>(x, filter, first, y, count);
     else
-        short_outputs<Piece>(x, table, width, origin, first, step, y, count);
+        short_outputs<Piece, low, 4, kTwoVectors>(x, filter, first, y, count);
 }
 
 FA_BY_WIDTH(half_band, (const float* x, const float* taps, float* y, long long blocks), (x, taps, y, blocks))
-FA_BY_WIDTH(short_filter,
-            (const float* x, const float* table, int width, long long origin, double first, double step, float* y,
-             long long count),
-            (x, table, width, origin, first, step, y, count))
+FA_BY_WIDTH(flatten, (const float* even, const float* odd, float* flat_even, float* flat_odd, long long count),
+            (even, odd, flat_even, flat_odd, count))
+FA_BY_WIDTH(short_filter, (const float* x, const ShortFilter& filter, long long first, float* y, long long count),
+            (x, filter, first, y, count))
 
 FA_CLONES void interleave(const float* even, const float* odd, float* both, int count) {
     for (int i = 0; i < count; ++i) {
@@ -162,53 +279,114 @@ FA_CLONES void interleave(const float* even, const float* odd, float* both, int 
     }
 }
 
-FA_CLONES void fill_table(const FaShortFilter& filter, const FaRepitch& plan, int width, float* table) {
-    for (int phase = 0; phase <= kShortPhases; ++phase) {
-        for (int j = 0; j < width; ++j) table[phase * width + j] = fa_short_tap(filter, plan, width, phase, j);
+FA_CLONES void separate(const float* both, float* even, float* odd, int count) {
+    for (int i = 0; i < count; ++i) {
+        even[i] = both[2 * i];
+        odd[i] = both[2 * i + 1];
     }
 }
 
-constexpr long long kOutputs = 1024;  // at a time: what lies between the two filters stays in the first cache
-constexpr int kBefore = kHalfBandTaps / 2;
+FA_CLONES void add(const float* a, const float* b, float* y, long long count) {
+    for (long long i = 0; i < count; ++i) y[i] = a[i] + b[i];
+}
+
+// ---- the polynomials ----
+
+// weights[i * kUnit + q]; see repitch.h. Numbers behind the `count` nodes let loops run over whole vectors.
+struct Interpolation {
+    int count;
+    double nodes[kUnit] = {};
+    float weights[kMostCount * kUnit] = {};
+
+    explicit Interpolation(int degree) : count(degree + 1) {
+        for (int i = 0; i < count; ++i) nodes[i] = fa_short_node(i, count);
+        for (int i = 0; i < count; ++i) {
+            for (int p = 0; p < count; ++p) weights[i * kUnit + p] = fa_short_weight(p, i, count);
+        }
+    }
+};
+
+FA_CLONES void fit(const FaRepitch& plan, const Interpolation& points, float* coefficient) {
+    float value[kUnit], sum[kUnit];
+    for (int j = 0; j < plan.pairs; ++j, coefficient += points.count) {
+        fa_short_taps<kUnit>(plan, j, points.nodes, value);
+        for (int q = 0; q < kUnit; ++q) sum[q] = 0.0f;
+        for (int i = 0; i < points.count; ++i) {
+            for (int q = 0; q < kUnit; ++q) sum[q] += value[i] * points.weights[i * kUnit + q];
+        }
+        for (int q = 0; q < points.count; ++q) coefficient[q] = sum[q];
+    }
+}
+
+ShortFilter fitted(const FaRepitch& plan) {
+    static const Interpolation low(kLowDegree), high(kHighDegree);
+    ShortFilter filter;
+    filter.step = plan.step;
+    filter.pairs = plan.pairs;
+    filter.degree = plan.degree();
+    fit(plan, plan.degree() == kHighDegree ? high : low, filter.coefficient);
+    return filter;
+}
+
+// ---- both directions ----
+
+constexpr long long kOutputs = 1024;  // at a time: what lies between the filters stays in the first cache
+constexpr int kBefore = kHalfBandTaps / 2, kHistory = kFlatReach;
 
 long long rounded(long long count, long long multiple) { return (count + multiple - 1) / multiple * multiple; }
 
-// Pitch up: the short filter at half outputs, then the half-band at every other.
-void decimate(const float* x, float* y, long long length, const FaRepitch& plan, const float* taps,
-              const float* table) {
-    float even[kOutputs], sum[kOutputs], odd[kHalfBandTaps + kOutputs] = {};
-    long long made = -kBefore;  // odd samples so far
+// Pitch up: the short filter at half outputs, flattened, then the half-band at every other.
+void decimate(const float* x, float* y, long long length, const FaRepitch& plan, const float* taps) {
+    constexpr long long most = kOutputs + kHalfBandTaps;
+    const ShortFilter filter = fitted(plan);
+    alignas(64) float raw[2 * most], raw_even[kHistory + most + kUnit], raw_odd[kHistory + most + kUnit], sum[kOutputs];
+    alignas(64) float even[kHalfBandTaps + most], odd[kHalfBandTaps + most];  // from kBefore pairs before m on
+    long long made = -kBefore;                                                // pairs so far
+    short_filter(x, filter, 2 * made - kFlatReach, raw, kUnit);
+    separate(raw, raw_even, raw_odd, kHistory);
     for (long long m = 0; m < length; m += kOutputs) {
-        const long long count = std::min(kOutputs, length - m), room = rounded(count, kLanes);
-        const long long missing = m + room + kBefore - made;
-        std::copy(odd + kOutputs, odd + kOutputs + kHalfBandTaps, odd);
-        short_filter(x, table, plan.width(), 0, static_cast<double>(made) + 0.5, plan.step, odd + (made - m + kBefore),
-                     missing);
+        const long long count = std::min(kOutputs, length - m), missing = m + rounded(count, kUnit) + kBefore - made;
+        if (m) {
+            std::copy(even + kOutputs, even + kOutputs + kHalfBandTaps, even);
+            std::copy(odd + kOutputs, odd + kOutputs + kHalfBandTaps, odd);
+        }
+        short_filter(x, filter, 2 * made + kFlatReach, raw, 2 * missing);
+        separate(raw, raw_even + kHistory, raw_odd + kHistory, static_cast<int>(missing));
+        flatten(raw_even, raw_odd, even + (made - m + kBefore), odd + (made - m + kBefore), missing);
+        std::copy(raw_even + missing, raw_even + missing + kHistory, raw_even);
+        std::copy(raw_odd + missing, raw_odd + missing + kHistory, raw_odd);
         made += missing;
-        short_filter(x, table, plan.width(), 0, static_cast<double>(m), plan.step, even, room);
         half_band(odd, taps, sum, rounded(count, kHalfBandBlock) / kHalfBandBlock);
-        for (long long i = 0; i < count; ++i) y[m + i] = even[i] + sum[i];
+        add(even + kBefore, sum, y + m, count);
     }
 }
 
-// Pitch down: the half-band between the samples, then the short filter over both.
-void interpolate(const float* x, float* y, long long length, const FaRepitch& plan, const float* taps,
-                 const float* table) {
-    float odd[kHalfBandBlock], out[kLanes], both[2 * (kOutputs + 2 * kHalfBandBlock)];
-    long long from = -kShortSupport / 2, made = from;  // source samples: first and last of `both`
+// Pitch down: the half-band between the samples, flattened, then the short filter over both.
+void interpolate(const float* x, float* y, long long length, const FaRepitch& plan, const float* taps) {
+    constexpr int reach = 2;  // pairs that the short filter reads before a position
+    const ShortFilter filter = fitted(plan);
+    alignas(64) float between[kHistory + kHalfBandBlock + kUnit] = {}, even[kHalfBandBlock], odd[kHalfBandBlock],
+                                                          out[kUnit];
+    alignas(64) float both[2 * (kOutputs + 2 * kHalfBandBlock) + 2 * kUnit];
+    long long from = -kBefore - kFlatReach, made = from;  // pairs: first and last of `both`; zeros before
     for (long long m = 0; m < length; m += kOutputs) {
-        const long long count = std::min(kOutputs, length - m), last = m + rounded(count, kLanes) - 1;
-        const long long begin = static_cast<long long>(static_cast<double>(m) * plan.step) / 2 - kShortSupport / 2;
-        const long long end = static_cast<long long>(static_cast<double>(last) * plan.step) / 2 + kShortSupport / 2 + 1;
-        std::copy(both + 2 * (begin - from), both + 2 * (made - from), both);
-        for (from = begin; made < end; made += kHalfBandBlock) {
-            half_band(x + made - kBefore + 1, taps, odd, 1);
-            interleave(x + made, odd, both + 2 * (made - from), kHalfBandBlock);
+        const long long count = std::min(kOutputs, length - m), last = m + rounded(count, kUnit) - 1;
+        const long long begin = static_cast<long long>(static_cast<double>(m) * plan.step) / 2 - reach;
+        const long long end = static_cast<long long>(static_cast<double>(last) * plan.step) / 2 + reach + 2;
+        if (m) {
+            std::copy(both + 2 * (begin - from), both + 2 * (made - from), both);
+            from = begin;
         }
-        const long long whole = count / kLanes * kLanes;
-        short_filter(both, table, plan.width(), 2 * from, static_cast<double>(m), plan.step, y + m, whole);
+        for (; made < end; made += kHalfBandBlock) {
+            half_band(x + made + kFlatReach / 2 - kBefore + 1, taps, between + kHistory, 1);
+            flatten(x + made - kFlatReach / 2, between, even, odd, kHalfBandBlock);
+            interleave(even, odd, both + 2 * (made - from), kHalfBandBlock);
+            std::copy(between + kHalfBandBlock, between + kHalfBandBlock + kHistory, between);
+        }
+        const long long whole = count / kUnit * kUnit;
+        short_filter(both - 2 * from, filter, m, y + m, whole);
         if (whole == count) continue;
-        short_filter(both, table, plan.width(), 2 * from, static_cast<double>(m + whole), plan.step, out, kLanes);
+        short_filter(both - 2 * from, filter, m + whole, out, kUnit);
         std::copy(out, out + (count - whole), y + m + whole);
     }
 }
@@ -216,18 +394,11 @@ void interpolate(const float* x, float* y, long long length, const FaRepitch& pl
 }  // namespace
 
 long long fa_repitch_margin(double factor) {
-    return static_cast<long long>((kBefore + 2 * kLanes) * std::max(1.0, 1.0 / factor)) + 2 * kHalfBandBlock;
-}
-
-long long fa_repitch_entries(double factor) { return (kShortPhases + 1) * fa_repitch(factor).width(); }
-
-void fa_repitch_table(const FaShortFilter& filter, double factor, float* table) {
     const FaRepitch plan = fa_repitch(factor);
-    fill_table(filter, plan, plan.width(), table);
+    return static_cast<long long>(200.0 * std::max(1.0, plan.step)) + plan.pairs + 2 * kHalfBandBlock;
 }
 
-void fa_repitch_row(const float* x, float* y, long long length, double factor, const float* half_band_taps,
-                    const float* table) {
+void fa_repitch_row(const float* x, float* y, long long length, double factor, const float* half_band_taps) {
     const auto run = factor > 1.0 ? interpolate : decimate;
-    run(x, y, length, fa_repitch(factor), half_band_taps, table);
+    run(x, y, length, fa_repitch(factor), half_band_taps);
 }

@@ -9,9 +9,9 @@
 namespace {
 
 struct Side {
-    FaRings<kReverbTwo> combs[kReverbCombs / kReverbTwo];
+    FaRings<kReverbCombs> combs;
     FaRings<kReverbAllpasses> allpasses;
-    alignas(64) float memory[kReverbCombs * kReverbMemory];
+    alignas(64) float carry[kReverbCombs * kReverbLanes];
 };
 
 struct Unit {
@@ -34,7 +34,14 @@ FA_HD void hear(const Unit& unit, int side, float* FA_RESTRICT heard, long long 
     for (int i = silent; i < n; ++i) {
         heard[i] = fa_reverb_input(mode, side, fa_reverb_limit(left[i], clip), fa_reverb_limit(right[i], clip));
     }
-    for (int i = n; i < 2 * n; i += kReverbLanes) __builtin_prefetch(left + i), __builtin_prefetch(right + i);
+}
+
+// Asks for the memory of the next block's input, and of this block's output.
+FA_HD void fetch(const Unit& unit, long long start, int n) {
+    for (int channel = 0; channel < unit.channels; ++channel) {
+        const float *next = unit.in[channel] + start + n, *out = unit.out[channel] + start;
+        for (int i = 0; i < n; i += kReverbLanes) __builtin_prefetch(next + i), __builtin_prefetch(out + i, 1);
+    }
 }
 
 // One output channel of a whole number of vectors. in and out may be the same.
@@ -51,25 +58,16 @@ FA_HD void mix(const Unit& unit, int channel, const float (*wet)[kReverbBlock], 
 template <class Vector, int kPhases>
 FA_HD void reverb_unit(const Unit& unit, Side* sides, const FaReverbCoefficients& c, long long length, Flags flags) {
     constexpr int kWhole = kReverbLanes * kPhases;
-    alignas(64) float heard[kReverbBlock] = {}, phases[kReverbBlock], sums[kReverbBlock], wet[2][kReverbBlock];
-    alignas(64) float cut[kReverbBlock] = {};
-    alignas(64) const float silence[kReverbBlock] = {};
+    alignas(64) float heard[kReverbBlock] = {}, wet[2][kReverbBlock], cut[kReverbBlock] = {};
     const FaDamping<Vector, kPhases> damping(c.damping, c.feedback);
     const bool heard_apart = unit.mode == kReverbPair || unit.mode == kReverbMixed;
     for (long long start = 0; start < length; start += kReverbBlock) {
         const int n = static_cast<int>(std::min<long long>(kReverbBlock, length - start));
         const int whole = (n + kWhole - 1) / kWhole * kWhole;
+        fetch(unit, start, n);
         for (int s = 0; s < unit.sides; ++s) {
-            float* sum = kPhases == 1 ? wet[s] : sums;
-            if (s == 0 || heard_apart) {
-                hear(unit, s, heard, start - c.pre_delay, n, flags.clip);
-                if constexpr (kPhases > 1) fa_reverb_to_phases<Vector, kPhases>(heard, phases, whole);
-            }
-            for (int i = 0; i < kReverbCombs / kReverbTwo; ++i) {
-                fa_reverb_combs(sides[s].combs[i], sides[s].memory + i * kReverbTwo * kReverbMemory,
-                                kPhases == 1 ? heard : phases, i ? sum : silence, sum, whole, damping);
-            }
-            if constexpr (kPhases > 1) fa_reverb_from_phases<Vector, kPhases>(sums, wet[s], whole);
+            if (s == 0 || heard_apart) hear(unit, s, heard, start - c.pre_delay, n, flags.clip);
+            fa_reverb_combs(sides[s].combs, sides[s].carry, heard, wet[s], whole, damping);
             fa_reverb_allpasses<Vector>(sides[s].allpasses, wet[s], whole, c.wet_gain);
         }
         for (int channel = 0; channel < unit.channels; ++channel) {
@@ -118,11 +116,9 @@ int prepare(Side* sides, const Unit& unit, const FaReverbSettings& settings, dou
     for (int pass = 0; pass < 2; ++pass) {
         size_t size = 0;
         for (int s = 0; s < unit.sides; ++s) {
-            for (int i = 0; i < kReverbCombs / kReverbTwo; ++i) {
-                size += sides[s].combs[i].lay_out(delays[s] + kReverbTwo * i, phases, next ? next + size : nullptr);
-            }
+            size += sides[s].combs.lay_out(delays[s], phases, next ? next + size : nullptr);
             size += sides[s].allpasses.lay_out(delays[s] + kReverbCombs, 1, next ? next + size : nullptr);
-            memset(sides[s].memory, 0, sizeof sides[s].memory);
+            memset(sides[s].carry, 0, sizeof sides[s].carry);
         }
         if (pass == 1) break;
         storage.assign(size + kReverbLanes, 0.0f);

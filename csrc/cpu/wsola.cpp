@@ -17,7 +17,7 @@ constexpr int kCandidates = kGroup * kResampleLanes;  // candidates per pass
 
 // Memory of one thread, kept for its next row unless it is large: fresh pages would cost a tenth of the time.
 struct Room {
-    std::vector<float> source, stretched, table, estimates;
+    std::vector<float> source, stretched, estimates;
 };
 
 Room& room() {
@@ -213,12 +213,6 @@ void stretch(const Padded& x, float* y, long long y_stride, long long out, const
     }
 }
 
-// The first cache line at or after `pointer`: vectors that straddle two lines cost twice.
-float* align(float* pointer) {
-    constexpr uintptr_t line = 64;
-    return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(pointer) + line - 1) / line * line);
-}
-
 }  // namespace
 
 void fa_time_stretch(const float* x, float* y, const double* factor, const unsigned char* active, long long rows,
@@ -239,8 +233,7 @@ void fa_time_stretch(const float* x, float* y, const double* factor, const unsig
 }
 
 void fa_pitch_shift(const float* x, float* y, const double* factor, const unsigned char* active, long long rows,
-                    long long channels, long long length, double rate, const float* half_band, const float* filter,
-                    long long density, long long threads) {
+                    long long channels, long long length, double rate, const float* half_band, long long threads) {
     const FaWsola w = fa_wsola_geometry(rate);
     fa::parallel_rows(rows, threads, [&](long long row) {
         const float* in = x + row * channels * length;
@@ -257,10 +250,8 @@ void fa_pitch_shift(const float* x, float* y, const double* factor, const unsign
             std::fill(stretched + c * stride + margin + n, stretched + (c + 1) * stride, 0.0f);
         }
         stretch(pad(in, channels, length, w, f, n), stretched + margin, stride, n, w, f);
-        float* table = align(reserve(room().table, fa_repitch_entries(f) + kResampleLanes));
-        fa_repitch_table({filter, density}, f, table);
         for (long long c = 0; c < channels; ++c) {
-            fa_repitch_row(stretched + c * stride + margin, out + c * length, length, f, half_band, table);
+            fa_repitch_row(stretched + c * stride + margin, out + c * length, length, f, half_band);
         }
     });
 }

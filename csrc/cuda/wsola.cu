@@ -203,70 +203,16 @@ extern "C" __global__ void __launch_bounds__(kThreads)
 // A row of a pitch shift.
 struct FaPitchRow {
     FaRepitch plan;
-    int width;
     long long samples;  // of the stretched signal
     bool same, nonsense;
 };
 
 __device__ __forceinline__ FaPitchRow fa_pitch_row(double factor, const unsigned char* active, long long row,
-                                                   long long length, long long room, int room_width) {
+                                                   long long length, long long room) {
     const bool same = (active && !active[row]) || factor == 1.0;
-    if (same || !(factor > 0.0)) return {{}, 0, 0, same, !same};
-    const FaRepitch plan = fa_repitch(factor);
+    if (same || !(factor > 0.0)) return {{}, 0, same, !same};
     const long long samples = fa_wsola_length(length, factor);
-    // An absurd factor must not overflow the width.
-    const int width = samples <= room ? plan.width() : 0;
-    return {plan, width, samples, false, samples > room || width > room_width};
-}
-
-// Sixteen taps are stored as those of four lanes: 0 4 8 12, 1 5 9 13, 2 6 10 14, 3 7 11 15.
-// table: (rows, kShortPhases + 1, room_width), a row's taps with its own width. Grid: one thread for each entry.
-extern "C" __global__ void __launch_bounds__(kThreads)
-    fa_pitch_table_kernel(float* table, const double* factors, const unsigned char* active, const float* filter,
-                          long long density, long long rows, long long length, long long room, int room_width) {
-    const long long thread = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
-    const long long entries = static_cast<long long>(kShortPhases + 1) * room_width, row = thread / entries;
-    if (row >= rows) return;
-    const FaPitchRow pitch = fa_pitch_row(factors[row], active, row, length, room, room_width);
-    const int entry = static_cast<int>(thread - row * entries);
-    if (pitch.same || pitch.nonsense || entry >= (kShortPhases + 1) * pitch.width) return;
-    const int phase = entry / pitch.width, place = entry - phase * pitch.width;
-    const int j = place / 16 * 16 + place % 4 * 4 + place % 16 / 4;
-    FA_ST(table + thread, fa_short_tap({filter, density}, pitch.plan, pitch.width, phase, j));
-}
-
-// Output first + lane of the short filter, four lanes to an output; all lanes of the warp call. The order of the CPU.
-template <class Source>
-__device__ __forceinline__ float fa_pitch_short(const Source& source, double first, double step, const float* table,
-                                                int width) {
-    const int lane = threadIdx.x % 32, part = lane % 4;
-    const double base = floor(fa_mul(first, step));
-    const FaShortPosition mine = fa_short_position(first + static_cast<double>(lane), step, base);
-    const long long start = static_cast<long long>(base) - width / 2 + 1 + part;
-    float result = 0.0f;
-    for (int turn = 0; turn < 4; ++turn) {
-        const int from = 8 * turn + lane / 4;
-        const long long t = start + __shfl_sync(0xffffffffu, mine.index, from);
-        const float* taps = table + __shfl_sync(0xffffffffu, mine.phase, from) * width + 4 * part;
-        const float u = __shfl_sync(0xffffffffu, mine.fraction, from);
-        float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-        for (int j = 0; j < width; j += 16) {
-            const float4 a = FA_LD(reinterpret_cast<const float4*>(taps + j));
-            const float4 b = FA_LD(reinterpret_cast<const float4*>(taps + width + j));
-            const float left[4] = {a.x, a.y, a.z, a.w}, right[4] = {b.x, b.y, b.z, b.w};
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                const float tap = fa_fma(u, fa_add(right[i], -left[i]), left[i]), x = source(t + j + 4 * i);
-                sum[i] = j ? fa_fma(x, tap, sum[i]) : fa_mul(x, tap);
-            }
-        }
-        float total = fa_add(fa_add(sum[0], sum[2]), fa_add(sum[1], sum[3]));
-        total = fa_add(total, __shfl_xor_sync(0xffffffffu, total, 2));
-        total = fa_add(total, __shfl_xor_sync(0xffffffffu, total, 1));
-        const float value = __shfl_sync(0xffffffffu, total, 4 * (lane % 8));
-        if (lane / 8 == turn) result = value;
-    }
-    return result;
+    return {fa_repitch(factor), samples, false, samples > room};
 }
 
 // A thread's outputs of the half-band are sixteen apart, so that its samples serve several (see the CPU). With seven of
@@ -274,15 +220,101 @@ __device__ __forceinline__ float fa_pitch_short(const Source& source, double fir
 constexpr int kSums = 7;
 constexpr int kPitchMade = kThreads * kSums;            // 896 outputs of the half-band
 constexpr int kPitchRead = kPitchMade + kHalfBandTaps;  // its samples
-constexpr int kPitchOutputs = 864;                      // of a block: 27 warps, and what they read when pitched down
+constexpr int kPitchOutputs = 864;                      // of a block, and what they read when pitched down
+constexpr int kPitchRaw = 2 * (kPitchRead + kFlatReach);
 
-// put(n, sum_k taps[k] x[n + k]) for n < kPitchMade. The order of the CPU.
+struct FaPitchShared {
+    alignas(16) float coefficient[kMostPairs * (kHighDegree + 4)];  // those of a pair of taps padded to whole float4s
+    float value[kMostPairs * (kHighDegree + 1)];
+    float read[kPitchRead];    // pitch down: the source; pitch up: the flattened odd half outputs
+    float doubled[kPitchRaw];  // pitch down: the doubled rate; pitch up: half outputs
+    float taps[kHalfBandTaps];
+};
+
+// The polynomials of this row's taps: values at the nodes, then coefficients. The caller waits before it reads them.
+template <int kCount>
+__device__ __forceinline__ void fa_pitch_fit(const FaRepitch& plan, FaPitchShared& shared) {
+    constexpr int room = (kCount + 3) / 4 * 4;
+    for (int n = threadIdx.x; n < plan.pairs * kCount; n += kThreads) {
+        const double node = fa_short_node(n % kCount, kCount);
+        float tap[1];
+        fa_short_taps<1>(plan, n / kCount, &node, tap);
+        shared.value[n] = tap[0];
+    }
+    __syncthreads();
+    for (int n = threadIdx.x; n < plan.pairs * kCount; n += kThreads) {
+        const int j = n / kCount, p = n - j * kCount;
+        float sum = 0.0f;
+#pragma unroll 1
+        for (int i = 0; i < kCount; ++i) {
+            sum = fa_fma(shared.value[j * kCount + i], fa_short_weight(p, i, kCount), sum);
+        }
+        shared.coefficient[j * room + p] = sum;
+    }
+}
+
+// Positions in 2^-40 samples: exact enough over a block, and not in float64, which most GPUs are slow at.
+constexpr int kPitchFraction = 40;
+
+struct FaPitchPlaces {
+    long long origin, start, step;  // of output n: sample origin + ((start + n step) >> kPitchFraction)
+
+    __device__ __forceinline__ FaPitchPlaces(long long first, double by) {
+        const double position = fa_mul(static_cast<double>(first), by), whole = floor(position);
+        constexpr double unit = 1ll << kPitchFraction;
+        origin = static_cast<long long>(whole);
+        start = static_cast<long long>((position - whole) * unit);
+        step = static_cast<long long>(by * unit + 0.5);
+    }
+};
+
+// Output n of the short filter.
+template <int kCount, class Source>
+__device__ __forceinline__ float fa_pitch_short(const Source& source, const FaPitchPlaces& places, int n,
+                                                const float* coefficient, int pairs) {
+    constexpr int room = (kCount + 3) / 4 * 4;
+    const long long fixed = places.start + n * places.step, t = places.origin + (fixed >> kPitchFraction);
+    const uint32_t fraction = static_cast<uint32_t>(fixed >> (kPitchFraction - 24)) & 0xffffffu;
+    const float v = fa_fma(static_cast<float>(fraction), -1.0f / 8388608.0f, 1.0f);
+    float sum[room];
+#pragma unroll
+    for (int p = 0; p < kCount; ++p) sum[p] = 0.0f;
+#pragma unroll 1
+    for (int j = 0; j < pairs; ++j) {
+        const float left = source(t - j), right = source(t + 1 + j), added = right + left, apart = right - left;
+#pragma unroll
+        for (int p = 0; p < room; p += 4) {
+            const float4 c = *reinterpret_cast<const float4*>(coefficient + j * room + p);
+            const float four[4] = {c.x, c.y, c.z, c.w};
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                if (p + i < kCount) sum[p + i] = fa_fma(i % 2 ? apart : added, four[i], sum[p + i]);
+            }
+        }
+    }
+    float value = sum[kCount - 1];
+#pragma unroll
+    for (int p = kCount - 2; p >= 0; --p) value = fa_fma(value, v, sum[p]);
+    return value;
+}
+
+// The flattening filter around x[0].
+__device__ __forceinline__ float fa_pitch_flat(const float* x) {
+    constexpr float taps[] = FA_FLAT_TAPS;
+    float sum = x[0] * taps[0];
+#pragma unroll
+    for (int k = 1; k <= kFlatReach; ++k) sum = fa_fma(x[-k] + x[k], taps[k], sum);
+    return sum;
+}
+
+// put(n, sum_k taps[k] x[n + k]) for n < kPitchMade.
 template <class Put>
 __device__ __forceinline__ void fa_pitch_half_band(const float* x, const float* taps, const Put& put) {
     const int first = threadIdx.x / 16 * 16 * kSums + threadIdx.x % 16;
     float sum[kSums], sample[kSums];
 #pragma unroll
     for (int n = 0; n < kSums; ++n) sum[n] = 0.0f;
+#pragma unroll 1
     for (int r = 0; r < 16; ++r) {
 #pragma unroll
         for (int n = 0; n + 1 < kSums; ++n) sample[n] = x[first + r + 16 * n];
@@ -300,12 +332,6 @@ __device__ __forceinline__ void fa_pitch_half_band(const float* x, const float* 
     for (int n = 0; n < kSums; ++n) put(first + 16 * n, sum[n]);
 }
 
-struct FaPitchShared {
-    float read[kPitchRead];      // pitch down: the source; pitch up: the short filter's odd outputs
-    float both[2 * kPitchMade];  // pitch down: the source and the samples between; pitch up: the even outputs
-    float taps[kHalfBandTaps];
-};
-
 struct FaPitchSource {
     const float* x;
     long long samples;
@@ -315,57 +341,68 @@ struct FaPitchSource {
     }
 };
 
-// Outputs [m, m + count) of one channel.
+// Outputs [m, m + count) of one channel. doubled[s] is half output s + 2 (m - half the taps) - kFlatReach.
+template <int kCount>
 __device__ __forceinline__ void fa_pitch_up(const FaPitchSource& source, float* y, long long m, int count,
-                                            const FaPitchRow& row, const float* table, FaPitchShared& shared) {
-    constexpr int before = kHalfBandTaps / 2, odd = (kPitchOutputs + kHalfBandTaps + 31) / 32 * 32;
-    const int lane = threadIdx.x % 32;
-    for (int i = threadIdx.x / 32 * 32; i < odd + kPitchOutputs; i += kThreads) {
-        const long long k = i < odd ? m - before + i : m + i - odd;
-        const double first = static_cast<double>(k) + (i < odd ? 0.5 : 0.0);
-        const float value = fa_pitch_short(source, first, row.plan.step, table, row.width);
-        if (i + lane < kPitchRead && i < odd) shared.read[i + lane] = value;
-        if (i >= odd) shared.both[i - odd + lane] = value;
+                                            const FaPitchRow& row, FaPitchShared& shared) {
+    constexpr int before = kHalfBandTaps / 2;
+    fa_pitch_fit<kCount>(row.plan, shared);
+    __syncthreads();
+    const FaPitchPlaces places(2 * (m - before) - kFlatReach, row.plan.step);
+    for (int s = threadIdx.x; s < kPitchRaw; s += kThreads) {
+        shared.doubled[s] = fa_pitch_short<kCount>(source, places, s, shared.coefficient, row.plan.pairs);
+    }
+    __syncthreads();
+    for (int n = threadIdx.x; n < kPitchRead; n += kThreads) {
+        shared.read[n] = n < kPitchRead - 1 ? fa_pitch_flat(shared.doubled + kFlatReach + 2 * n + 1) : 0.0f;
     }
     __syncthreads();
     fa_pitch_half_band(shared.read, shared.taps, [&](int n, float sum) {
-        if (n < count) FA_ST(y + m + n, fa_add(shared.both[n], sum));
+        if (n < count) FA_ST(y + m + n, fa_pitch_flat(shared.doubled + kFlatReach + 2 * (n + before)) + sum);
     });
 }
 
 __device__ __forceinline__ void fa_pitch_down(const FaPitchSource& source, float* y, long long m, int count,
-                                              const FaPitchRow& row, const float* table, FaPitchShared& shared) {
-    constexpr int before = kHalfBandTaps / 2 - 1;
-    const long long place = static_cast<long long>(fa_mul(static_cast<double>(m), row.plan.step));
-    const long long begin = place / 2 - kShortSupport / 2;
+                                              const FaPitchRow& row, FaPitchShared& shared) {
+    constexpr int before = kHalfBandTaps / 2 - 1, length = 2 * kPitchMade, turns = length / kThreads;
+    fa_pitch_fit<kLowDegree + 1>(row.plan, shared);
+    const FaPitchPlaces places(m, row.plan.step);
+    const long long begin = places.origin / 2 - (kFlatReach + 4) / 2;  // in source samples
     for (int i = threadIdx.x; i < kPitchRead; i += kThreads) shared.read[i] = source(begin - before + i);
     __syncthreads();
     fa_pitch_half_band(shared.read, shared.taps, [&](int n, float sum) {
-        shared.both[2 * n] = shared.read[before + n];
-        shared.both[2 * n + 1] = sum;
+        shared.doubled[2 * n] = shared.read[before + n];
+        shared.doubled[2 * n + 1] = sum;
     });
     __syncthreads();
-    const float* both = shared.both;
-    const auto doubled = [both, begin](long long t) { return both[t - 2 * begin]; };
-    const int lane = threadIdx.x % 32;
-    for (int i = threadIdx.x / 32 * 32; i < count; i += kThreads) {
-        const float value = fa_pitch_short(doubled, static_cast<double>(m + i), row.plan.step, table, row.width);
-        if (i + lane < count) FA_ST(y + m + i + lane, value);
+    float flat[turns];
+#pragma unroll
+    for (int i = 0; i < turns; ++i) {
+        const int n = threadIdx.x + i * kThreads;
+        flat[i] = n >= kFlatReach && n < length - kFlatReach ? fa_pitch_flat(shared.doubled + n) : 0.0f;
+    }
+    __syncthreads();  // or a neighbour would read what is flat already
+#pragma unroll
+    for (int i = 0; i < turns; ++i) shared.doubled[threadIdx.x + i * kThreads] = flat[i];
+    __syncthreads();
+    const float* doubled = shared.doubled;
+    const auto from = [doubled, begin](long long t) { return doubled[t - 2 * begin]; };
+    for (int i = threadIdx.x; i < count; i += kThreads) {
+        FA_ST(y + m + i, fa_pitch_short<kLowDegree + 1>(from, places, i, shared.coefficient, row.plan.pairs));
     }
 }
 
 // y: (rows, channels, length) from stretched: (rows, channels, room). Grid: rows * channels * ceil(length /
 // kPitchOutputs) blocks of kThreads.
-extern "C" __global__ void __launch_bounds__(kThreads)
+extern "C" __global__ void __launch_bounds__(kThreads, 6)
     fa_pitch_resample_kernel(const float* x, const float* stretched, float* y, const double* factors,
-                             const unsigned char* active, const float* half_band, const float* table,
-                             long long channels, long long length, long long room, int room_width) {
+                             const unsigned char* active, const float* half_band, long long channels, long long length,
+                             long long room) {
     __shared__ FaPitchShared shared;
     const long long tiles = (length + kPitchOutputs - 1) / kPitchOutputs, channel = blockIdx.x / tiles;
     const long long row = channel / channels, m = (blockIdx.x - channel * tiles) * kPitchOutputs;
     const int count = static_cast<int>(fa_min<long long>(kPitchOutputs, length - m));
-    const double factor = factors[row];
-    const FaPitchRow pitch = fa_pitch_row(factor, active, row, length, room, room_width);
+    const FaPitchRow pitch = fa_pitch_row(factors[row], active, row, length, room);
     float* out = y + channel * length;
     if (pitch.same || pitch.nonsense) {
         for (int i = threadIdx.x; i < count; i += kThreads) {
@@ -375,9 +412,10 @@ extern "C" __global__ void __launch_bounds__(kThreads)
     }
     for (int i = threadIdx.x; i < kHalfBandTaps; i += kThreads) shared.taps[i] = FA_LD(half_band + i);
     const FaPitchSource source = {stretched + channel * room, pitch.samples};
-    const float* taps = table + row * (kShortPhases + 1) * room_width;
-    if (factor > 1.0)
-        fa_pitch_down(source, out, m, count, pitch, taps, shared);
+    if (factors[row] > 1.0)
+        fa_pitch_down(source, out, m, count, pitch, shared);
+    else if (pitch.plan.degree() == kHighDegree)
+        fa_pitch_up<kHighDegree + 1>(source, out, m, count, pitch, shared);
     else
-        fa_pitch_up(source, out, m, count, pitch, taps, shared);
+        fa_pitch_up<kLowDegree + 1>(source, out, m, count, pitch, shared);
 }

@@ -14,9 +14,7 @@ __all__ = ["pitch_shift", "stretch_factor", "stretched_length", "time_stretch"]
 
 #: Rejection of both filters in dB, and where the half-band's pass band ends, as a fraction of the lower Nyquist.
 STOP_DB, PASS_BAND = 108.0, 0.91
-DENSITY = 2048  #: samples of the short filter per half output
-_HALF_BAND_TAPS, _SHORT_SUPPORT = 80, 8  # of csrc/repitch.h
-_PHASES = 512  # of csrc/repitch.h
+_HALF_BAND_TAPS = 80  # of csrc/repitch.h
 _THREADS, _PITCH_OUTPUTS, _STAGE_BYTES = 128, 864, 40_000  # of csrc/cuda/wsola.cu; what fits any GPU beside statics
 _LOWEST, _HIGHEST = 0.1, 100.0  # sox's limits of a tempo
 
@@ -117,13 +115,6 @@ def half_band_taps() -> Tensor:
     return torch.from_numpy((taps / taps.sum()).astype(np.float32))
 
 
-@lru_cache(maxsize=1)
-def short_filter() -> Tensor:
-    """The short filter of csrc/repitch.h at 0, 1 / DENSITY, … (float32), zeros from its end on."""
-    t = np.arange(_SHORT_SUPPORT * DENSITY + 2) / DENSITY
-    return torch.from_numpy((np.sinc(t) * _kaiser(t / _SHORT_SUPPORT, STOP_DB)).astype(np.float32))
-
-
 def _kaiser(x: np.ndarray, stop_db: float) -> np.ndarray:
     """Kaiser's window on [-1, 1] (Kaiser & Schafer 1980, for more than 50 dB)."""
     beta = 0.1102 * (stop_db - 8.7)
@@ -174,9 +165,7 @@ def _pitch_cpu(
         raise ValueError(f"semitones must lie in [-36, 36] and not be NaN, got stretch factors {factors.tolist()[:8]}")
     y = x if inplace else torch.empty_like(x)
     addresses = (x.data_ptr(), y.data_ptr(), factors.data_ptr(), pointer(active))
-    half_band, short = half_band_taps(), short_filter()
-    filters = (half_band.data_ptr(), short.data_ptr(), DENSITY)
-    native().fa_pitch_shift(*addresses, *x.shape, float(sample_rate), *filters, threads())
+    native().fa_pitch_shift(*addresses, *x.shape, float(sample_rate), half_band_taps().data_ptr(), threads())
     return y
 
 
@@ -200,8 +189,8 @@ def _launch_stretch(x: Tensor, y: Tensor, factors: Tensor, active: Tensor | None
 
 
 @lru_cache(maxsize=8)
-def _filters_on(device: torch.device) -> tuple[Tensor, Tensor]:
-    return half_band_taps().to(device), short_filter().to(device)
+def _filter_on(device: torch.device) -> Tensor:
+    return half_band_taps().to(device)
 
 
 def _pitch_cuda(x: Tensor, factors: Tensor, sample_rate: int, max_semitones: float, active: Tensor | None) -> Tensor:
@@ -214,15 +203,10 @@ def _pitch_cuda(x: Tensor, factors: Tensor, sample_rate: int, max_semitones: flo
         return y
     largest = 2.0 ** (max_semitones / 12.0) * (1.0 + 1e-5)  # the factor is rounded
     room = int(length * largest + 0.5) + 1
-    width = -(-int(_SHORT_SUPPORT * largest + 1.0) // 16) * 16
     stretched = x.new_empty(rows, channels, room)
     _launch_stretch(x, stretched, factors, active, sample_rate, copy=0)
-    half_band, short = _filters_on(x.device)
-    table = x.new_empty(rows, _PHASES + 1, width)
-    table_args = (table, factors, active, short, DENSITY, rows, length, room, width)
-    launch("wsola.cu", "fa_pitch_table_kernel", (-(-table.numel() // _THREADS),), (_THREADS,), table_args)
     blocks = rows * channels * -(-length // _PITCH_OUTPUTS)
-    resample_args = (x, stretched, y, factors, active, half_band, table, channels, length, room, width)
+    resample_args = (x, stretched, y, factors, active, _filter_on(x.device), channels, length, room)
     launch("wsola.cu", "fa_pitch_resample_kernel", (blocks,), (_THREADS,), resample_args)
     return y
 

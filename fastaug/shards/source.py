@@ -21,7 +21,7 @@ from typing import Any
 from fastaug.shards.reader import Member, ShardIndex, index_shard, read_record
 from fastaug.shards.record import AUDIO_SUFFIXES, BadRecord, Record
 
-__all__ = ["Source", "expand_braces", "open_source"]
+__all__ = ["Source", "digest_of", "expand_braces", "open_source"]
 
 _SPLIT_FOLDERS = {"train": ("train", "training"), "valid": ("valid", "validation", "val", "dev"), "test": ("test",)}
 
@@ -37,6 +37,7 @@ class Source:
         digest: identifies the set of records and their order; a checkpoint holds it.
         bad: what could not even be indexed.
         label_info: label name → {"classes": [...], "multi": bool}, from dataset.json or the folder names.
+        mixture: (number of shards, weight) of each source of a `Mix`; empty otherwise.
     """
 
     sizes: list[int]
@@ -45,6 +46,7 @@ class Source:
     digest: str
     bad: list[BadRecord] = field(default_factory=list)
     label_info: dict[str, dict[str, Any]] = field(default_factory=dict)
+    mixture: tuple[tuple[int, float], ...] = ()
 
     def __len__(self) -> int:
         return sum(self.sizes)
@@ -55,14 +57,25 @@ def open_source(source: Any, split: str | None = None, cache: str | Path | None 
 
     Args:
         source: a folder with dataset.json or ``*.tar``; a tar file, a pattern with ``*`` or ``{000..123}``, or a
-            list of them; a folder of audio files (label = parent folder); a list of audio paths or of Records.
+            list of them; a folder of audio files (label = parent folder); a list of audio paths or of Records;
+            a ``webdataset.WebDataset`` of plain samples; a ``datasets.Dataset`` with an audio column; a `Mix`.
         split: "train", "valid" or "test"; with dataset.json the split it lists, otherwise shards named
             ``<split>-*.tar`` or a sub-folder of that name. None takes everything.
         cache: folder that shards are copied to at first use and read from afterwards.
 
     Raises:
         FileNotFoundError, ValueError: nothing is there, or the split is unknown; names the path.
+        TypeError: a kind of source that is not among these.
     """
+    from fastaug.shards.foreign import huggingface_source, is_huggingface, is_webdataset, webdataset_shards
+    from fastaug.shards.mix import Mix, mix_sources  # here: these build a Source
+
+    if isinstance(source, Mix):
+        return mix_sources(source, [open_source(one, split, cache) for one in source.sources.values()])
+    if is_huggingface(source):
+        return huggingface_source(source, split)
+    if is_webdataset(source):
+        source = webdataset_shards(source)
     if isinstance(source, str | Path):
         path = Path(source)
         if path.is_dir():
@@ -168,7 +181,7 @@ def _shards(paths: list[str], cache: str | Path | None) -> Source:
         sizes=[len(index.records) for index in indexes],
         read=partial(_read_member, records),
         key=keys.__getitem__,
-        digest=_digest(keys),
+        digest=digest_of(keys),
         bad=[bad for index in indexes for bad in index.bad],
     )
 
@@ -205,15 +218,16 @@ def _files(files: Sequence[Path], root: Path | None) -> Source:
         for key, path, label in zip(keys, files, labels, strict=True)
     ]
     info = {"label": {"classes": classes, "multi": False}} if classes else {}
-    return Source([len(files)], records.__getitem__, keys.__getitem__, _digest(keys), label_info=info)
+    return Source([len(files)], records.__getitem__, keys.__getitem__, digest_of(keys), label_info=info)
 
 
 def _records(records: list[Record]) -> Source:
     keys = [record.key for record in records]
-    return Source([len(records)], records.__getitem__, keys.__getitem__, _digest(keys))
+    return Source([len(records)], records.__getitem__, keys.__getitem__, digest_of(keys))
 
 
-def _digest(keys: Iterable[str]) -> str:
+def digest_of(keys: Iterable[str]) -> str:
+    """Identifies an ordered set of keys."""
     digest = hashlib.blake2b(digest_size=8)
     for key in keys:
         digest.update(key.encode("utf-8", "surrogateescape") + b"\0")

@@ -9,6 +9,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fastaug.ssl.spectrogram_encoders import EfficientNetB0, ResNet18, ResNet50
+
+__all__ = [
+    "CROP_SAMPLES",
+    "STRIDES",
+    "Contrastive",
+    "EfficientNetB0",
+    "Projector",
+    "ResNet18",
+    "ResNet50",
+    "SampleCNN",
+    "out_dim",
+]
+
 # Strides after the stem that bring the crop of each rate down to one frame.
 STRIDES: dict[int, tuple[int, ...]] = {
     22_050: (3, 3, 3, 3, 3, 3, 3, 3, 3),
