@@ -85,7 +85,7 @@ def test_torchaudio(n_fft: int, width: int | None, hop: int, bands: int, norm: s
         ).double()
         ours = MelSpectrogram(**settings, sample_rate=16_000, mel=scale, norm=norm, pad=pad)
         theirs, exact = peer(x.double()).numpy(), ours(x.double())
-        # its window and filters are made in float32, up to 1.4e-5 off; the strict bounds are against its way with exact ones
+        # its filters are made in float32, up to 1.4e-5 off; the strict bounds are against its way with exact ones
         assert np.abs(ours(x).numpy() - theirs).max() <= 2e-5 * theirs.max()
         peer.spectrogram.window = torch.hann_window(width or n_fft, dtype=torch.float64)
         bank = ours._bank(16_000, torch.device("cpu")).exact
