@@ -55,7 +55,9 @@ _HOME = {
         ),
         "fastaug.transforms",
     ),
-    "LogMel": "fastaug.frontends",
+    **dict.fromkeys(
+        ("CQT", "MFCC", "PCEN", "HarmonicStack", "LogMel", "MelSpectrogram", "Spectrogram"), "fastaug.frontends"
+    ),
 }
 _MODULES = ("functional", "codecs", "random", "shards", "ssl", "transforms", "datasets", "ops")
 

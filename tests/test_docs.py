@@ -17,7 +17,7 @@ from fastaug.datasets.synthetic import synth
 
 ROOT = Path(__file__).parents[1]
 # transforms.md and presets.md have their own test; recipes.md and data.md need a trained run or speak of files.
-PAGES = ("index.md", "architecture.md", "pipeline.md", "randomness.md", "resampling.md")
+PAGES = ("index.md", "architecture.md", "pipeline.md", "randomness.md", "resampling.md", "frontends.md")
 
 
 def blocks(page: str) -> list[str]:

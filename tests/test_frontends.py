@@ -5,12 +5,27 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.fft import dct
 
-from fastaug.frontends import LogMel, hz_to_mel, mel_filters, mel_to_hz
+from fastaug.frontends import (
+    CQT,
+    MFCC,
+    PCEN,
+    HarmonicStack,
+    LogMel,
+    MelSpectrogram,
+    hz_to_mel,
+    mel_filters,
+    mel_to_hz,
+    pcen,
+    presets,
+)
+from fastaug.frontends.harmonic import harmonic_centres
 
 RATE = 22_050
 
@@ -135,7 +150,15 @@ def test_repr_copies_and_state() -> None:
 
 
 def test_mistakes() -> None:
-    for wrong in ({"n_fft": 1023}, {"mel": "bark"}, {"hop_length": 0}, {"sample_rate": -1}):
+    wrongs: list[dict[str, Any]] = [
+        {"n_fft": 1},
+        {"mel": "bark"},
+        {"hop_length": 0},
+        {"sample_rate": -1},
+        {"offset": 0.0},
+    ]
+    wrongs += [{"log": "lg"}, {"norm": "l1"}, {"top_db": 80.0}, {"pad": "edge"}, {"power": 3.0}, {"normalise": "row"}]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match=r"LogMel"):
             LogMel(**wrong)
     with pytest.raises(ValueError, match="f_max <= 4000"):
@@ -145,3 +168,103 @@ def test_mistakes() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         LogMel()(torch.randn(1, 1000), RATE)
+
+
+def test_logarithms_and_normalisation() -> None:
+    x, settings = 0.1 * torch.randn(3, 2, 8000), {"n_fft": 512, "hop_length": 256, "n_mels": 20, "sample_rate": 8000}
+    power, magnitude = MelSpectrogram(**settings)(x), MelSpectrogram(**settings, power=1.0)(x)
+    close = {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(LogMel(**settings, log="db")(x), 10 * power.log10(), **close)
+    torch.testing.assert_close(LogMel(**settings, log="db", power=1.0)(x), 20 * magnitude.log10(), **close)
+    torch.testing.assert_close(LogMel(**settings, log="log1p", gain=100.0)(x), (100 * power).log1p(), **close)
+    torch.testing.assert_close(LogMel(**settings, offset=0.0, floor=0.5)(x), power.clamp(min=0.5).log(), **close)
+    capped = LogMel(**settings, log="db", top_db=10.0)(x)
+    torch.testing.assert_close(capped.amin((1, 2, 3)), capped.amax((1, 2, 3)) - 10.0)
+    own = LogMel(**settings, normalise="clip")(x)
+    assert own.mean((1, 2, 3)).abs().max() < 1e-5 and (own.std((1, 2, 3), correction=0) - 1).abs().max() < 1e-5
+    torch.testing.assert_close(LogMel(**settings, normalise=(-3.0, 2.0))(x), (LogMel(**settings)(x) + 3) / 2)
+    narrow = LogMel(**settings, dtype=torch.bfloat16)(x)
+    assert narrow.dtype == torch.bfloat16 and torch.equal(narrow, LogMel(**settings)(x).bfloat16())
+
+
+def test_mfcc_is_the_cosine_transform_of_the_bands() -> None:
+    settings = {"n_fft": 512, "hop_length": 256, "n_mels": 20, "sample_rate": 8000}
+    x = 0.1 * torch.randn(5, 1, 8000)
+    bands = LogMel(**settings, log="db", top_db=80.0)(x).double()
+    ours = MFCC(**settings, n_mfcc=13)(x)
+    expected = dct(bands.numpy(), axis=-2, norm="ortho")[..., :13, :]
+    assert ours.shape == (5, 1, 13, 32) and np.abs(ours.numpy() - expected).max() < 1e-3
+    for rows in ([2], [4, 1]):
+        assert torch.equal(MFCC(**settings, n_mfcc=13)(x[rows]), ours[rows]), "bit for bit"
+    with pytest.raises(ValueError, match="n_mfcc must be 1 to n_mels = 20"):
+        MFCC(n_mels=20, n_mfcc=21)
+
+
+def test_pcen_by_its_recursion() -> None:
+    energy = torch.rand(2, 3, 40, dtype=torch.float64)
+    for start in (None, 1.0):
+        smooth, frames = energy[..., 0] if start is None else torch.ones(2, 3, dtype=torch.float64), []
+        for n in range(40):
+            smooth = 0.9 * smooth + 0.1 * energy[..., n]
+            frames.append((energy[..., n] / (1e-6 + smooth) ** 0.98 + 2.0) ** 0.5 - 2.0**0.5)
+        assert (pcen(energy, 0.1, start=start) - torch.stack(frames, -1)).abs().max() < 1e-12
+    x = torch.randn(3, 1, 4000)
+    front = PCEN(n_fft=256, hop_length=128, n_mels=10, sample_rate=8000)
+    assert torch.equal(front(x[1:2]), front(x)[1:2]) and torch.isfinite(front(torch.zeros(1, 1, 4000))).all()
+
+
+def test_cqt_by_its_definition() -> None:
+    rate, hop, x = 8000, 200, 0.2 * torch.randn(1, 1, 6000, dtype=torch.float64)
+    front = CQT(hop_length=hop, sample_rate=rate, f_min=110.0, bins=30)
+    ours, quality = front(x), 1 / (2 ** (1 / 12) - 1)
+    assert ours.shape == (1, 1, 30, 31)
+    wide = np.pad(x[0, 0].numpy(), 4000)
+    for k in (0, 11, 12, 29):
+        length = int(np.ceil(quality * rate / (110.0 * 2 ** (k / 12))))
+        n = np.arange(length) - length // 2
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+        kernel = window / window.sum() * np.sqrt(length) * np.exp(-2j * np.pi * 110.0 * 2 ** (k / 12) / rate * n)
+        for frame in (0, 7, 30):
+            at = 4000 + frame * hop + n
+            assert abs(np.dot(wide[at], kernel)) == pytest.approx(float(ours[0, 0, k, frame]), rel=1e-9)
+    tone = torch.sin(2 * torch.pi * 440 * torch.arange(rate) / rate)[None]
+    assert (front(tone)[0, :, 10:-10].argmax(0) == 24).all()
+    with pytest.raises(ValueError, match="above 3500 Hz"):
+        CQT(sample_rate=7000)(tone)
+
+
+def test_harmonic_stack() -> None:
+    rate = 16_000
+    t = torch.arange(rate) / rate
+    note = harmonic_centres(rate)[0, 60]
+    tone = torch.stack([torch.sin(2 * torch.pi * note * h * t) for h in (1, 2, 3, 4, 5, 6)]).mean(0)[None, None]
+    front = HarmonicStack(n_fft=2048, hop_length=512, sample_rate=rate)
+    out = front(tone)
+    assert out.shape == (1, 6, harmonic_centres(rate).shape[1], front.frames(rate))
+    assert (out[0, :, :, 15].amax(1) - out[0, :, 60, 15] < 3.0).all(), "all overtones in one row"
+    learned = HarmonicStack(n_fft=2048, hop_length=512, sample_rate=rate, learn_q=True)
+    torch.testing.assert_close(learned(tone), out, atol=2e-2, rtol=0)
+    learned(tone).sum().backward()
+    assert learned.q.grad is not None and learned.q.grad.abs() > 0
+    assert front(torch.zeros(2, 3, 4000)).shape[:2] == (2, 18) and front(torch.zeros(4000)).dim() == 3
+    with pytest.raises(ValueError, match="no fundamental above C1"):
+        HarmonicStack(sample_rate=300)(tone)
+
+
+def test_presets() -> None:
+    x = 0.1 * torch.randn(2, 1, 16_000)
+    assert presets.cola()(x).shape == (2, 1, 64, 98) and presets.torchaudio()(x).shape == (2, 1, 128, 81)
+    assert presets.librosa()(x).shape == (2, 1, 128, 32) and presets.simclr_internship()(x).shape == (2, 1, 128, 32)
+    assert presets.librosa(n_mels=64, top_db=None).top_db is None
+    # TensorFlow's linear_to_mel_weight_matrix and stft, from their documentation
+    mels = np.linspace(*(1127 * np.log1p(np.array([60.0, 7800.0]) / 700)), 66)
+    bins = 1127 * np.log1p(np.arange(513) * 16_000 / 1024 / 700)
+    rising = (bins - mels[:-2, None]) / (mels[1:-1] - mels[:-2])[:, None]
+    falling = (mels[2:, None] - bins) / (mels[2:] - mels[1:-1])[:, None]
+    weights = np.maximum(0, np.minimum(rising, falling))
+    weights[:, 0] = 0
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
+    frames = np.stack([x[1, 0].double().numpy()[i * 160 : i * 160 + 400] * window for i in range(98)], -1)
+    expected = np.log(np.maximum(weights @ np.abs(np.fft.rfft(frames, 1024, axis=0)), 1e-5))
+    assert np.abs(presets.cola()(x.double())[1, 0].numpy() - expected).max() < 1e-9
+    assert np.abs(presets.cola()(x)[1, 0].numpy() - expected).max() < 1e-4

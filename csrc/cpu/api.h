@@ -112,3 +112,12 @@ void fa_spec_mask(const float* x, float* y, const long long* freq_start, const l
 void fa_spec_warp(const float* x, float* y, const float* freq_at, const long long* freq_range, const float* time_at,
                   const long long* time_range, int cubic, const unsigned char* active, long long rows,
                   long long channels, long long bins, long long frames, long long threads);
+
+// csrc/cpu/spectral.cpp. x (rows, length) to y (rows, bands, frames), float or (narrow) bfloat16; csrc/spectral.h names
+// the numbers. window (width, padded to a multiple of 4 by zeros), halved; the bank as in FaBank. n_fft: a power of
+// two, 128 to 16384. fa_spectral_settle: y (clips, count) in place; top_db < 0: none.
+void fa_spectral(const float* x, void* y, int narrow, const float* window, const float* weights, const int* first,
+                 const int* begin, long long bands, long long rows, long long length, long long frames, long long hop,
+                 long long lead, long long width, long long n_fft, int reflect, double gain, double offset,
+                 double floor, double scale, int logarithm, int magnitude, long long threads);
+void fa_spectral_settle(float* y, long long clips, long long count, double top_db, int normalise, long long threads);

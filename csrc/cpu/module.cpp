@@ -152,6 +152,8 @@ PyMethodDef methods[] = {
     FA_BIND(fa_mp3_stage),
     FA_BIND(fa_spec_mask),
     FA_BIND(fa_spec_warp),
+    FA_BIND(fa_spectral),
+    FA_BIND(fa_spectral_settle),
     {nullptr, nullptr, 0, nullptr},
 };
 // clang-format on

@@ -1,0 +1,116 @@
+// Spectrograms and banks of them on the CPU: tiles of 16 frames on threads; per-clip levels in a second pass.
+#include <math.h>
+
+#include <algorithm>
+#include <mutex>
+#include <vector>
+
+#include "../spectral_lanes.h"
+#include "api.h"
+#include "parallel.h"
+
+namespace {
+
+constexpr int kSmallest = 128, kSizes = 8;  // n_fft of 128 to 16384
+constexpr int kLanes = 16;
+
+struct Tables {
+    std::vector<float> table, turns;
+    std::vector<int32_t> position;
+};
+
+const Tables& tables_of(int n_fft) {
+    static std::once_flag made[kSizes];
+    static Tables all[kSizes];
+    int size = 0;
+    while (kSmallest << size < n_fft) ++size;
+    Tables& tables = all[size];
+    std::call_once(made[size], [&] {
+        const int half = n_fft / 2;
+        tables.table.resize(static_cast<size_t>(fa_fft_table_size(half)));
+        fa_fft_fill_table(half, tables.table.data());
+        for (int k = 0; k <= half / 2; ++k) {
+            tables.turns.push_back(static_cast<float>(sin(2.0 * FA_PI * k / n_fft)));
+            tables.turns.push_back(static_cast<float>(cos(2.0 * FA_PI * k / n_fft)));
+        }
+        for (int k = 0; k < half; ++k) tables.position.push_back(fa_fft_position(k, half));
+    });
+    return tables;
+}
+
+template <class Piece>
+FA_HD void run_tile_lanes(const FaSpectral& s, const float* x, void* y, bool narrow, long long begin, long long end,
+                          float* room) {
+    constexpr int kWidth = sizeof(Piece) / sizeof(float);
+    for (long long frame = begin; frame < end; frame += kWidth) {
+        if (narrow) {
+            fa_spectral_tile<Piece>(s, x, static_cast<uint16_t*>(y), frame, end, room);
+        } else {
+            fa_spectral_tile<Piece>(s, x, static_cast<float*>(y), frame, end, room);
+        }
+    }
+}
+
+FA_BY_WIDTH(run_tile,
+            (const FaSpectral& s, const float* x, void* y, bool narrow, long long begin, long long end, float* room),
+            (s, x, y, narrow, begin, end, room))
+
+float* aligned_room(size_t floats) {
+    thread_local std::vector<float> room;
+    if (room.size() < floats + 16) room.resize(floats + 16);
+    const size_t misaligned = reinterpret_cast<uintptr_t>(room.data()) / sizeof(float) % 16;
+    return room.data() + (16 - misaligned) % 16;
+}
+
+// Of one clip: values below the largest minus top_db become that; then mean 0 and standard deviation 1, if asked.
+FA_CLONES void settle(float* y, long long count, double top_db, bool normalise) {
+    if (top_db >= 0.0) {
+        float peak = y[0];
+        for (long long i = 0; i < count; ++i) peak = y[i] > peak || !(y[i] == y[i]) ? y[i] : peak;
+        const float floor = peak - static_cast<float>(top_db);
+        for (long long i = 0; i < count; ++i) y[i] = y[i] < floor ? floor : y[i];
+    }
+    if (!normalise) return;
+    double sums[8] = {}, squares[8] = {};
+    for (long long i = 0; i < count; ++i) sums[i % 8] += static_cast<double>(y[i]);
+    double mean = 0.0, square = 0.0;
+    for (const double sum : sums) mean += sum / static_cast<double>(count);
+    for (long long i = 0; i < count; ++i) {
+        const double d = static_cast<double>(y[i]) - mean;
+        squares[i % 8] += d * d;
+    }
+    for (const double sum : squares) square += sum / static_cast<double>(count);
+    const double scale = 1.0 / std::max(sqrt(square), 1e-5);
+    for (long long i = 0; i < count; ++i) y[i] = static_cast<float>((static_cast<double>(y[i]) - mean) * scale);
+}
+
+}  // namespace
+
+void fa_spectral(const float* x, void* y, int narrow, const float* window, const float* weights, const int* first,
+                 const int* begin, long long bands, long long rows, long long length, long long frames, long long hop,
+                 long long lead, long long width, long long n_fft, int reflect, double gain, double offset,
+                 double floor, double scale, int logarithm, int magnitude, long long threads) {
+    const Tables& tables = tables_of(static_cast<int>(n_fft));
+    FaSpectral s = {};
+    s.frames = {length, frames, hop, lead, static_cast<int>(width), static_cast<int>(n_fft), reflect};
+    s.level = {static_cast<float>(gain),
+               static_cast<float>(offset),
+               static_cast<float>(floor),
+               static_cast<float>(scale),
+               logarithm,
+               magnitude};
+    s.bank = {weights, first, begin, bands};
+    s.window = window, s.table = tables.table.data();
+    s.turns = tables.turns.data(), s.position = tables.position.data();
+    const long long total = rows * frames, tiles = (total + kLanes - 1) / kLanes;
+    const size_t floats = static_cast<size_t>(kLanes * (n_fft + n_fft / 2 + 1 + width + 4));
+    fa::parallel_rows(tiles, threads, [&](long long tile) {
+        const long long start = tile * kLanes;
+        run_tile(s, x, y, narrow != 0, start, std::min(start + kLanes, total), aligned_room(floats));
+    });
+}
+
+void fa_spectral_settle(float* y, long long clips, long long count, double top_db, int normalise, long long threads) {
+    if (count == 0) return;
+    fa::parallel_rows(clips, threads, [&](long long clip) { settle(y + clip * count, count, top_db, normalise != 0); });
+}
