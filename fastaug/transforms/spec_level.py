@@ -115,7 +115,7 @@ class SpecMixup(Transform):
         size: spectrograms in the bank.
 
     Draws ``ratio`` float32 (B,) and ``partner`` int64 (B,), a 32-bit word.  Shapes: (B, C, F, N) -> (B, C, F, N), of
-    natural logarithms (`LogMel(scale="log")`); after a normalisation x ↦ (x − m) / s, α is no longer a share of power.
+    natural logarithms of power (`LogMel` as it is); after a normalisation α is no longer a share of power.
 
     Raises:
         ValueError: the ratio is not in [0, 1], or the size not positive.
