@@ -466,6 +466,11 @@ __device__ __forceinline__ void fa_place_lines(const FaBlock& b) {
             fa_place(b, bands, pair, granule, l, b.first);
             continue;
         }
+        const uint32_t stereo = b.sides[2 * granule + 1].flags & (kMp3MiddleSide | kMp3Intensity);
+        if (b.mix && stereo == kMp3MiddleSide && !fa_two_transforms(b, granule)) {
+            fa_place(b, bands, pair, granule, l, b.first);  // the middle is the mean: a loud side would but round it
+            continue;
+        }
         FaPair r = fa_lines(b, 2 * granule + 1, pair);
         fa_stereo(b, granule, pair, l, r);
         if (!b.mix) {
