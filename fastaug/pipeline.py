@@ -54,7 +54,8 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         batch_size: examples a batch.
         transform, spec_transform: a Transform (or callable on (B, C, T)) for all views, or a list of V, None among
             them for an untouched view. ``spec_transform`` works on the frontend's output.
-        frontend: (B, C, T) → (B, C, F, N), e.g. LogMel.
+        frontend: (B, C, T) → (B, C, F, N), e.g. LogMel. Where it has a method ``frames(samples)``, the masks of
+            ``spec_transform`` keep to the valid frames of padded clips.
         channels: 1 mixes down, None keeps.
         seed: 64 bits; with the epoch and the record key it decides every draw.
         shuffle: window in records, 0 for none; 4096 for split="train", 0 otherwise.
@@ -205,7 +206,8 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         if self.frontend is not None:
             flat = self.frontend(audio.flatten(0, 1))
             spectra = flat.reshape(*audio.shape[:2], *flat.shape[1:])
-            spectra, spec_params = transform_views(spectra, self.spec_transform, batch.subkeys, "spec_transform", None)
+            valid = self._valid_frames(batch, audio.shape[-1])
+            spectra, spec_params = transform_views(spectra, self.spec_transform, batch.subkeys, "spec_transform", valid)
         if self.views is None:
             audio, spectra = audio[0], None if spectra is None else spectra[0]
         return dataclasses.replace(
@@ -216,6 +218,15 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             spec_params=unwrap_views(spec_params, self.views),
             finished=True,
         )
+
+    def _valid_frames(self, batch: Batch, samples: int) -> Tensor | None:
+        """int64 (V, B), frames that are not padding; None where all are, or the front end cannot tell."""
+        count = getattr(self.frontend, "frames", None)
+        width = batch.audio.shape[-1]
+        if count is None or samples != width or bool((batch.lengths >= width).all()):  # on the host: nothing waits
+            return None
+        frames = torch.tensor([max(count(n), 0) for n in batch.lengths.flatten().tolist()], dtype=torch.int64)
+        return frames.reshape(-1, len(batch))
 
     def to_tuple(self, *names: str) -> Iterator[tuple[Any, ...]]:
         """Batches as tuples of their attributes or fields: ``for (x_i, x_j), y in pipe.to_tuple("audio", "labels")``.

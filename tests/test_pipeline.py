@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -286,6 +287,21 @@ def test_short_clips_are_padded_and_say_so(tmp_path: Path) -> None:
         assert not batch.audio[0, :, 1_600:].any() and batch.audio[0, :, :1_600].any()
     whole = next(iter(Pipeline(records, crop="whole", sample_rate=RATE, batch_size=3, device="cpu")))
     assert whole.audio.shape == (3, 1, 4_800) and whole.lengths.tolist() == [1_600, 3_200, 4_800]
+
+
+def test_masks_of_short_clips_lie_in_their_valid_frames(tmp_path: Path) -> None:
+    for i in range(12):
+        (tmp_path / f"{i:02d}.wav").write_bytes(encoded(tone(0.1 if i % 2 else 0.5, i), "wav"))
+    settings: dict[str, Any] = {"sample_rate": RATE, "crop_samples": 8_000, "batch_size": 12, "device": "cpu"}
+    frontend = LogMel(n_fft=256, hop_length=128, n_mels=16)
+    masks = SpecAugment(freq_masks=0, time_masks=1, time_width=0.9, fill=-99.0)
+    (batch,) = Pipeline(tmp_path, frontend=frontend, spec_transform=masks, **settings)
+    masked = (batch.spectrograms[:, 0] == -99.0).all(1)
+    assert batch.lengths.tolist() == [8_000, 1_600] * 6 and masked.shape == (12, 63)
+    assert not masked[1::2, 13:].any() and masked[1::2, :13].any(1).sum() >= 4
+    assert masked[::2, 13:].any(1).sum() >= 4
+    (alone,) = Pipeline([tmp_path / "00.wav"], frontend=frontend, **(settings | {"batch_size": 1}))
+    assert torch.equal(alone.spectrograms[0].masked_fill(masked[0], -99.0), batch.spectrograms[0])
 
 
 def test_multi_labels_and_unlabelled(corpus: Path) -> None:
