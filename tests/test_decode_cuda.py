@@ -314,6 +314,15 @@ def test_channels_are_kept_and_mono_is_repeated(launched: dict[str, list[Report]
     assert loss_db(samples, expected) < -110
 
 
+@needs_flac
+def test_frames_of_clips_of_several_rates_share_a_block(launched: dict[str, list[Report]], tmp_path: Any) -> None:
+    """Lines of each source rate have a length of their own on the way to the resampler."""
+    rates = (44_100, 22_050, 32_000)
+    data = [encode(tmp_path, music(16, 2, 3_000), "-3", "-b", "256", rate=rate) for rate in rates]
+    expected, samples, refused, _ = both(data, [(0, 10, 900), (1, 20, 1_500), (2, 0, 700)], 2, 16_000)
+    assert not refused and loss_db(samples, expected) < -110
+
+
 def test_empty_batches(launched: dict[str, list[Report]]) -> None:
     data = [written(noise(50, 1), "PCM_16")]
     members, wanted = crops(data, [(0, 60, 20), (0, -40, 30)])
