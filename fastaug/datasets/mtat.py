@@ -69,8 +69,8 @@ def read_mtat(root: str | os.PathLike[str], protocol: str = "full") -> AudioColl
 
     Args:
         root: the folder.
-        protocol: "full" (18,706/1,825/5,329 clips), "clean" (15,244/1,529/4,332), or "artist-disjoint", which is full
-            without the valid clips of artists in train and the test clips of artists in either.
+        protocol: "full" (18,706/1,825/5,329 clips), "clean" (published as 15,244 to 15,247/1,529/4,332), or
+            "artist-disjoint": full without the valid clips of artists in train and the test clips of artists in either.
 
     Raises:
         FileNotFoundError: annotations_final.csv or all of the audio is missing; says where it comes from.
