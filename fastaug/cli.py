@@ -78,10 +78,12 @@ def _add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     synth.add_argument("--seed", type=int, default=0)
     synth.add_argument("--overwrite", action="store_true", help="replace a dataset already in OUT")
     synth.set_defaults(run=_synth)
-    shard = commands.add_parser("shard", help="pack an audio folder, a manifest or GTZAN into shards")
-    shard.add_argument("source", help="audio folder (label = parent folder), CSV/TSV/JSONL manifest, or GTZAN folder")
+    shard = commands.add_parser("shard", help="pack an audio folder, a manifest, GTZAN, MTAT or FMA into shards")
+    shard.add_argument("source", help="audio folder (label = parent folder), manifest, or folder of GTZAN, MTAT or FMA")
     shard.add_argument("out", help="new or empty folder")
-    shard.add_argument("--dataset", choices=("folder", "manifest", "gtzan"), help="default: recognised")
+    shard.add_argument("--dataset", choices=("folder", "manifest", "gtzan", "mtat", "fma"), help="default: recognised")
+    shard.add_argument("--protocol", choices=("full", "clean", "artist-disjoint"), help="of MTAT (default: full)")
+    shard.add_argument("--subset", choices=("small", "medium", "large", "full"), help="of FMA (default: the only one)")
     shard.add_argument("--manifest", help="CSV, TSV or JSONL (path,label,split,group) whose paths start from SOURCE")
     shard.add_argument("--name", help="dataset name (default: the source's)")
     shard.add_argument("--licence", help="licence of the recordings")
@@ -131,7 +133,8 @@ def _shard(options: argparse.Namespace) -> int:
     print(
         shard(
             options.source, options.out, dataset=options.dataset, manifest=options.manifest, name=options.name,
-            licence=options.licence, seed=options.seed, shard_records=options.shard_records,
+            protocol=options.protocol, subset=options.subset, licence=options.licence,
+            seed=options.seed, shard_records=options.shard_records,
             fractions=(1, 0, 0) if options.no_split else (0.8, 0.1, 0.1), overwrite=options.overwrite,
         )
     )  # fmt: skip

@@ -1,3 +1,3 @@
-"""Datasets that become shards: the synthetic corpus, audio folders, manifests, GTZAN."""
+"""Datasets that become shards: the synthetic corpus, audio folders, manifests, GTZAN, MTAT, FMA."""
 
 from __future__ import annotations

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastaug.shards.entries import Entry
+from fastaug.shards.entries import Entry, Quarantined
 
-__all__ = ["AudioCollection", "audio_files"]
+__all__ = ["AudioCollection", "audio_files", "warn_of_missing"]
 
 
 @dataclass
@@ -23,6 +24,7 @@ class AudioCollection:
         protocol: how the splits were made, "" if the entries have no split of their own yet.
         group_field: field that names the track or artist.
         licence: licence of the recordings, if known.
+        left_out: recordings of the dataset that are known to be broken, for the quarantine list.
     """
 
     name: str
@@ -31,6 +33,7 @@ class AudioCollection:
     protocol: str = ""
     group_field: str | None = None
     licence: str | None = None
+    left_out: list[Quarantined] = field(default_factory=list)
 
 
 def audio_files(root: Path) -> list[Path]:
@@ -44,3 +47,14 @@ def audio_files(root: Path) -> list[Path]:
             if not name.startswith(".") and name.rpartition(".")[2].lower() in AUDIO_SUFFIXES and "." in name:
                 found.append(Path(folder) / name)
     return found
+
+
+def warn_of_missing(entries: Sequence[Entry], what: str, folder: Path) -> None:
+    """Warns of entries whose file does not exist. They stay: the writer lists each of them in quarantine."""
+    missing = [entry.path for entry in entries if not (folder / entry.path).is_file()]
+    if missing:
+        warnings.warn(
+            f"{len(missing):,} of the {len(entries):,} {what} are missing in {folder}: {', '.join(missing[:5])}"
+            f"{', ...' if len(missing) > 5 else ''}. Scores will not be comparable.",
+            stacklevel=3,
+        )

@@ -9,16 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from fastaug.datasets.collection import AudioCollection
+from fastaug.datasets.fma import find_fma, read_fma
 from fastaug.datasets.folder import read_folder
 from fastaug.datasets.gtzan import find_gtzan, read_gtzan
 from fastaug.datasets.manifest import MANIFEST_SUFFIXES, read_manifest
+from fastaug.datasets.mtat import find_mtat, read_mtat
 from fastaug.datasets.splits import split_entries
 from fastaug.shards.writer import DatasetSummary, write_shards
 
 __all__ = ["DATASETS", "shard", "shard_source"]
 
 #: What ``--dataset`` may say.
-DATASETS = ("folder", "manifest", "gtzan")
+DATASETS = ("folder", "manifest", "gtzan", "mtat", "fma")
 
 
 def shard(
@@ -27,6 +29,8 @@ def shard(
     *,
     dataset: str | None = None,
     manifest: str | os.PathLike[str] | None = None,
+    protocol: str | None = None,
+    subset: str | None = None,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     seed: int = 0,
     name: str | None = None,
@@ -40,10 +44,12 @@ def shard(
     """Packs recordings, their bytes untouched, into OUT/{train,valid,test}-NNNNNN.tar with OUT/dataset.json.
 
     Args:
-        source: a folder of audio, a GTZAN folder, or a manifest file.
+        source: a folder of audio, of GTZAN, MTAT or FMA, or a manifest file.
         out: the dataset folder, new or empty.
-        dataset: ``"folder"``, ``"manifest"`` or ``"gtzan"``; default: recognised.
+        dataset: ``"folder"``, ``"manifest"``, ``"gtzan"``, ``"mtat"`` or ``"fma"``; default: recognised.
         manifest: CSV, TSV or JSONL whose paths start from ``source``.
+        protocol: of MTAT: ``"full"`` (default), ``"clean"`` or ``"artist-disjoint"``.
+        subset: of FMA: ``"small"``, ``"medium"``, ``"large"`` or ``"full"``; default: the only one there is.
         fractions: shares of train, valid and test where the source names no splits; ``(1, 0, 0)``: all in train.
             Groups stay together, labels in proportion.
         seed: of the split and of the record order.
@@ -56,22 +62,23 @@ def shard(
     Raises:
         FileNotFoundError, NotADirectoryError, FileExistsError, ValueError: naming what was expected.
     """
-    found = shard_source(source, dataset=dataset, manifest=manifest)
-    entries, protocol = found.entries, found.protocol
-    if not protocol:
+    found = shard_source(source, dataset=dataset, manifest=manifest, protocol=protocol, subset=subset)
+    entries, how = found.entries, found.protocol
+    if not how:
         label = next(iter(found.labels), None)
         entries = split_entries(entries, seed=seed, fractions=fractions, stratify=label, group_field=found.group_field)
         shares = "/".join(f"{100 * share:g}" for share in fractions)
         by = f"by {found.group_field}" if found.group_field else "by file"
         stratified = f", stratified by {label}" if label else ""
-        protocol = "all in train" if fractions[0] == 1 else f"seeded {shares} {by}{stratified}, seed {seed}"
+        how = "all in train" if fractions[0] == 1 else f"seeded {shares} {by}{stratified}, seed {seed}"
     summary = write_shards(
         entries,
         out,
         name=name or found.name,
         labels=found.labels,
-        split_protocol=protocol,
+        split_protocol=how,
         licence=licence or found.licence,
+        left_out=found.left_out,
         group_field=found.group_field,
         seed=seed,
         shard_records=shard_records,
@@ -88,14 +95,17 @@ def shard_source(
     *,
     dataset: str | None = None,
     manifest: str | os.PathLike[str] | None = None,
+    protocol: str | None = None,
+    subset: str | None = None,
 ) -> AudioCollection:
     """Recognises what a path holds and lists its recordings, without opening them.
 
-    A file is a manifest; a folder with GTZAN's ten genres and file names is GTZAN; any other is a folder of audio.
+    A file is a manifest. A folder with GTZAN's ten genres and file names is GTZAN, one with annotations_final.csv is
+    MTAT, one with (or called) fma_small, fma_medium, fma_large or fma_full is FMA; any other is a folder of audio.
 
     Raises:
         FileNotFoundError: there is no such path.
-        ValueError: unknown ``dataset``, or it contradicts the path.
+        ValueError: unknown ``dataset``, ``protocol`` or ``subset``, or they contradict the path or each other.
     """
     path = Path(source)
     if dataset is not None and dataset not in DATASETS:
@@ -107,14 +117,32 @@ def shard_source(
             raise ValueError(f"dataset={dataset!r} and a manifest contradict each other")
         if not path.is_dir():
             raise ValueError(f"{path} is not a folder: with a manifest, the source is the folder its paths start from")
+    kind = "manifest" if manifest is not None else dataset or _recognise(path)
+    if protocol is not None and kind != "mtat":
+        raise ValueError(f"a protocol is chosen for mtat only, and {path} is {kind}")
+    if subset is not None and kind != "fma":
+        raise ValueError(f"a subset is chosen for fma only, and {path} is {kind}")
+    if manifest is not None:
         return replace(read_manifest(manifest, root=path), name=path.resolve().name)
-    if path.is_file() or dataset == "manifest":
+    if path.is_file() or kind == "manifest":
         if dataset not in (None, "manifest") or path.suffix.lower() not in MANIFEST_SUFFIXES:
             raise ValueError(f"{path}: expected a folder or a manifest ({', '.join(MANIFEST_SUFFIXES)})")
         return read_manifest(path)
-    if dataset == "gtzan" or (dataset is None and find_gtzan(path) is not None):
+    if kind == "gtzan":
         return read_gtzan(path)
-    return read_folder(path)
+    if kind == "mtat":
+        return read_mtat(path, protocol or "full")
+    return read_fma(path, subset) if kind == "fma" else read_folder(path)
+
+
+def _recognise(path: Path) -> str:
+    if path.is_file():
+        return "manifest"
+    if find_gtzan(path) is not None:
+        return "gtzan"
+    if find_mtat(path) is not None:
+        return "mtat"
+    return "fma" if find_fma(path) else "folder"
 
 
 def _warn_of_quarantine(summary: DatasetSummary) -> DatasetSummary:

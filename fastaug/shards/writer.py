@@ -45,6 +45,7 @@ def write_shards(
     labels: Mapping[str, Sequence[str] | None] | Sequence[str] = (),
     split_protocol: str = "",
     licence: str | None = None,
+    left_out: Sequence[Quarantined] = (),
     group_field: str | None = None,
     seed: int = 0,
     shard_records: int = 1000,
@@ -67,6 +68,7 @@ def write_shards(
             official order (``None``: the sorted names). Entries without the field are unlabelled.
         split_protocol: how the splits were made, in words.
         licence: licence of the recordings, if known.
+        left_out: files that are not among the entries but belong on the quarantine list.
         group_field: field that names the track or artist. A group in two splits gives a warning.
         seed: of the record order.
         shard_records, shard_bytes: a new shard begins before one of these is exceeded.
@@ -88,7 +90,7 @@ def write_shards(
     leaks = warn_of_leaks(ordered, group_field)
     out = Path(out)
     partial = _prepare(out, overwrite)
-    quarantined: list[Quarantined] = []
+    quarantined = list(left_out)
     try:
         splits: dict[str, list[dict[str, Any]]] = {}
         with _bar(len(ordered), name, progress) as bar:
