@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import io
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 import fastaug
 from corpus import RATE, encoded, examples, tone
 from fastaug import Batch, Pipeline, Record
-from fastaug.loader import Task
+from fastaug.loader import Loader, Task
+from fastaug.transforms.base import params_to
 
 COMMON: dict[str, Any] = {"sample_rate": RATE, "device": "cpu", "seed": 4}
 CODECS = ("wav", "flac", "ogg", "wav")
@@ -118,3 +124,53 @@ def test_the_batch_is_decoded_in_place() -> None:
     place = fastaug.batch.Place(0, 0, True)
     assert loader.collate(part, room, place).audio.data_ptr() == room.data_ptr()
     assert Pipeline(leveled("."), crop="whole", **COMMON)._loader.room(4) is None
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """What lies in a cycle stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.usefixtures("uncollected")
+def test_bad_records_keep_no_batch_alive(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """An error's traceback holds all that its callers held; batches so lost are found only by the garbage collector."""
+    rooms: list[weakref.ref[torch.Tensor]] = []
+
+    def room(self: Loader, *args: Any) -> torch.Tensor | None:
+        audio = made(self, *args)
+        assert audio is not None
+        rooms.append(weakref.ref(audio))
+        return audio
+
+    made = Loader.room
+    monkeypatch.setattr(Loader, "room", room)
+    whole = {kind: encoded(tone(1.0, 1), kind) for kind in ("wav", "flac", "mp3", "ogg")}
+    nan = io.BytesIO()
+    soundfile.write(nan, np.full(RATE, np.nan, np.float32), RATE, format="WAV", subtype="FLOAT")
+    damaged = [b"", b"bad", nan.getvalue(), *(data[: len(data) // 2] for data in whole.values()), b"x" * 5_000]
+    records = [Record(f"bad{i}", data, {"n": "a"}) for i, data in enumerate(damaged)]
+    records += [Record("label", whole["wav"], {"n": "?"})] + [Record(k, data, {"n": "a"}) for k, data in whole.items()]
+    pipe = Pipeline(
+        records, labels="n", classes=["a"], crop_samples=RATE, batch_size=4, on_error="skip",
+        transform=fastaug.clmr(), num_threads=threads, **COMMON,
+    )  # fmt: skip
+    for _ in range(2):
+        for _ in pipe:
+            pass
+    assert {error.stage for error in pipe.stats.bad} >= {"decode", "label"}
+    assert len(pipe.stats.bad) >= 6 and len(rooms) >= 6
+    assert not any(ref() is not None for ref in rooms)
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_params_that_moved_go_with_their_last_user() -> None:
+    moved = params_to({"a": {"b": torch.ones(2)}, "c": torch.ones(1)}, torch.device("meta"))
+    assert moved["a"]["b"].is_meta and moved["c"].is_meta
+    ref = weakref.ref(moved["a"]["b"])
+    del moved
+    assert ref() is None

@@ -106,8 +106,12 @@ class OpenBatch:
         self._stack.close()
 
     def fail(self, i: int, error: DecodeError) -> None:
-        """Member ``i`` cannot be had; the first error counts."""
-        self.errors.setdefault(i, error)
+        """Member ``i`` cannot be had; the first error counts.
+
+        A copy of it is kept: the traceback of an error that was raised holds this object and every caller with what it
+        has at hand, samples of batches included, in a cycle that only the garbage collector breaks.
+        """
+        self.errors.setdefault(i, DecodeError(str(error), error.status))
         self.totals[i] = self.channels[i] = 0
 
     def read(self, wanted: Wanted, samples: Tensor) -> None:

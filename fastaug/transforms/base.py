@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -39,27 +39,30 @@ def params_to(params: Params, device: torch.device) -> Params:
     Args:
         params: nested dict of tensors. Those already on ``device`` are left alone.
     """
-    leaves: list[Tensor] = []
+    leaves = [leaf for leaf in _leaves(params) if leaf.device != device]
+    return _replaced(params, device, iter(_copy_together(leaves, device))) if leaves else params
 
-    def collect(node: Params) -> None:
-        for value in node.values():
-            if isinstance(value, dict):
-                collect(value)
-            elif value.device != device:
-                leaves.append(value)
 
-    collect(params)
-    if not leaves:
-        return params
-    moved = iter(_copy_together(leaves, device))
+# Functions of the module: a closure that calls itself is a cycle, which keeps tensors until the garbage collector runs.
 
-    def rebuild(node: Params) -> Params:
-        return {
-            name: rebuild(value) if isinstance(value, dict) else value if value.device == device else next(moved)
-            for name, value in node.items()
-        }
 
-    return rebuild(params)
+def _leaves(params: Params) -> Iterator[Tensor]:
+    for value in params.values():
+        if isinstance(value, dict):
+            yield from _leaves(value)
+        else:
+            yield value
+
+
+def _replaced(params: Params, device: torch.device, moved: Iterator[Tensor]) -> Params:
+    """``params`` with the next of ``moved`` in place of each leaf that is not on ``device``."""
+    found: Params = {}
+    for name, value in params.items():
+        if isinstance(value, dict):
+            found[name] = _replaced(value, device, moved)
+        else:
+            found[name] = value if value.device == device else next(moved)
+    return found
 
 
 def _copy_together(leaves: list[Tensor], device: torch.device) -> list[Tensor]:
