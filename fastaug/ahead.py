@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -54,6 +55,7 @@ def load_ahead(
     pool = ThreadPoolExecutor(threads, "fastaug-decode") if threads else None
     ahead: deque[_Begun] = deque()
     waiting, process = iter(indices), os.getpid()
+    finalizing = sys.is_finalizing  # held here: an iterator left over at the end sees its module emptied
     try:
         while True:
             if os.getpid() != process:
@@ -64,7 +66,7 @@ def load_ahead(
                 return
             yield _finished(loader, ahead.popleft())
     finally:
-        if pool is not None:
+        if pool is not None and not finalizing():  # by then Python has joined its threads and taken it apart
             pool.shutdown(wait=os.getpid() == process, cancel_futures=True)
 
 
