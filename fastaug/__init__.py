@@ -37,6 +37,7 @@ _HOME = {
             "Delay",
             "PitchShift",
             "Reverb",
+            "Speed",
             "Resample",
             "MixDown",
             "SpecAugment",

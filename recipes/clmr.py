@@ -26,13 +26,13 @@ from tqdm import tqdm
 from fastaug import LogMel, Pipeline
 from fastaug.ssl.checkpoint import save_model
 from fastaug.ssl.config import call_with, parse, resolve
-from fastaug.ssl.data import Dataset, cache_crops, demo_corpus, discover, endless, model_input, restore
+from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, model_input, restore
 from fastaug.ssl.distributed import World, start
 from fastaug.ssl.encoders import Contrastive, Projector, out_dim
 from fastaug.ssl.losses import nt_xent
-from fastaug.ssl.monitor import KnnMonitor, Monitor
+from fastaug.ssl.monitor import Monitor, knn_monitor
 from fastaug.ssl.optim import contrastive_optimiser, set_rate, warmup_cosine
-from fastaug.ssl.run import Run, Stop, command_line, fast_bfloat16, guarded, keep_freed_memory
+from fastaug.ssl.run import Run, Stop, closing_words, command_line, fast_bfloat16, guarded, keep_freed_memory, report
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -124,7 +124,9 @@ def main(
             save_model(out, model, {**card, "step": step, "config_hash": run.hash, "config": run.config})
 
     parallel = world.wrap(model)
-    knn = knn_monitor(cfg, data, world, bfloat16) if world.first and cfg.knn_crops and data.label else None
+    knn = None
+    if world.first and cfg.knn_crops and data.label:
+        knn = knn_monitor(data, cfg.knn_crops, world.device, bfloat16, **inputs(cfg))
     monitor = Monitor(model.encoder, knn)  # all that is looked at while training takes at most 2 % of the time
     bar = tqdm(total=cfg.steps, initial=step, unit="step", disable=not world.first, dynamic_ncols=True)
     batches, saved, shown = endless(pipe), time.monotonic(), {}
@@ -157,7 +159,8 @@ def main(
         save()
     batches.close()
     run.close()
-    world.say(closing_words(cfg, out, step, resume_with or command_line()))
+    own_music = "" if cfg.data else "--preset clmr-v2 --data FOLDER"
+    world.say(closing_words(out, step, cfg.steps, resume_with or command_line(), Path(__file__), own_music))
     world.close()
     return out
 
@@ -166,24 +169,17 @@ def training_pipeline(cfg: Config, data: Dataset, world: World, batch_size: int)
     """Two augmented views of random crops; an epoch is at least 32 batches, so that small sets do not restart often."""
     batches = max(32, data.records("train") // batch_size)
     return Pipeline(
-        data.source, split=data.split("train"), sample_rate=cfg.sample_rate, crop_samples=cfg.crop_samples,
-        crop="random", views=2, batch_size=batch_size // world.size, epoch_size=batch_size * batches, shuffle=4096,
-        transform=transform(cfg), frontend=frontend(cfg), seed=cfg.seed, on_error=cfg.on_error, device=world.device,
+        data.source, split=data.split("train"), crop="random", views=2, batch_size=batch_size // world.size,
+        epoch_size=batch_size * batches, shuffle=4096, transform=transform(cfg), on_error=cfg.on_error,
+        device=world.device, **inputs(cfg),
     )  # fmt: skip
 
 
-def knn_monitor(cfg: Config, data: Dataset, world: World, bfloat16: bool) -> KnnMonitor:
-    """Un-augmented centre crops, decoded once: neighbours from train, queries from valid (from train without it)."""
-    crops = [
-        Pipeline(
-            data.source, split=data.split(split), labels=data.label, sample_rate=cfg.sample_rate,
-            crop_samples=cfg.crop_samples, crop="center", batch_size=32, shuffle=4096, seed=cfg.seed,
-            frontend=frontend(cfg), on_error="skip", device=world.device, rank=0, world_size=1,
-        )
-        for split in ("train", "valid" if "valid" in data.splits else "train")
-    ]  # fmt: skip
-    bank, queries = (cache_crops(pipe, cfg.knn_crops) for pipe in crops)
-    return KnnMonitor(bank, queries, len(crops[0].classes or ()), world.device, bfloat16=bfloat16)
+def inputs(cfg: Config) -> dict[str, Any]:
+    """What an input is, augmented or not: settings that all pipelines of a run share."""
+    return {
+        "sample_rate": cfg.sample_rate, "crop_samples": cfg.crop_samples, "frontend": frontend(cfg), "seed": cfg.seed,
+    }  # fmt: skip
 
 
 def build_model(cfg: Config, data: Dataset) -> tuple[Contrastive, dict[str, Any]]:
@@ -215,24 +211,6 @@ def logmel_kwargs(cfg: Config) -> dict[str, int] | None:
 def frontend(cfg: Config) -> LogMel | None:
     kwargs = logmel_kwargs(cfg)
     return LogMel(**kwargs) if kwargs else None
-
-
-def report(bar: tqdm[Any], shown: dict[str, Any], values: dict[str, Any]) -> None:
-    """The last known values beside the progress bar, warnings on their own line."""
-    if "warning" in values:
-        bar.write(values["warning"])
-    shown |= {k: f"{values[k]:.3f}" for k in ("loss", "knn", "knn_roc_auc", "top1") if k in values}
-    bar.set_postfix(shown)
-
-
-def closing_words(cfg: Config, out: Path, step: int, resume_with: str) -> str:
-    lines = [f"{out / 'model.safetensors'}: step {step} of {cfg.steps}"]
-    if step < cfg.steps:
-        lines.append(f"go on:          {resume_with}")
-    lines.append(f"what it knows:  python {Path(__file__).with_name('probe.py')} --checkpoint {out}")
-    if not cfg.data:
-        lines.append(f"your own music: python {__file__} --preset clmr-v2 --data FOLDER")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from fastaug.transforms import (
     Resample,
     Reverb,
     SpecAugment,
+    Speed,
 )
 
 RATE = 22_050
@@ -237,6 +238,28 @@ class TestSpecAugment:
                 SpecAugment(**wrong)
 
 
+@pytest.mark.parametrize("percent", [50, 91, 110, 200])
+def test_speed_moves_pitch_and_tempo_together(percent: int) -> None:
+    x = tone(1000.0)
+    x[..., x.shape[-1] // 4 :] = 0.0  # the tone ends at a quarter, so at a quarter / speed afterwards
+    out = Speed(percent=percent)(x)
+    assert out.shape == x.shape
+    end = min(x.shape[-1], x.shape[-1] * 25 // percent)
+    assert peak_hz(out[..., :end]) == pytest.approx(10.0 * percent, rel=2e-3)
+    assert level_db(out[..., :end], tone(1000.0)[..., :end]) == pytest.approx(0.0, abs=0.1)
+    assert out[..., end + 100 :].abs().max() < 1e-3
+
+
+def test_speed_draws_whole_percent_and_keeps_the_padding() -> None:
+    drawn = Speed(percent=(95.0, 105.0)).draw(Keys.of(0, range(2000)))["percent"]
+    assert set(drawn.tolist()) == set(range(95, 106))
+    x = tone(1000.0, 0.2)
+    out = Speed(percent=80)(x, lengths=torch.tensor([2000]))
+    assert torch.equal(out[..., 2000:], x[..., 2000:]) and not torch.equal(out[..., :2000], x[..., :2000])
+    assert torch.equal(out[..., :2000], Speed(percent=80)(x)[..., :2000])
+    assert torch.equal(Speed(percent=100)(x), x)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -252,6 +275,7 @@ class TestSpecAugment:
         (lambda: PitchShift(semitones=3.0, whole_cents=True), "whole_cents"),
         (lambda: Delay(delay_ms=-1.0), "delay_ms must lie"),
         (lambda: Resample(to_rate=0), "to_rate"),
+        (lambda: Speed(percent=(10.0, 110.0)), r"percent must lie in \[25, 400\]"),
         (lambda: LowPass(cutoff_hz=0.0), "cutoff_hz must lie"),
     ],
 )

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from fastaug.ssl.data import Dataset, cache_crops
 from fastaug.ssl.metrics import is_multi, knn_scores, labelled, score, view_metrics
 
 T = TypeVar("T")
@@ -140,6 +141,24 @@ class KnnMonitor:
 
     def _encode(self, encoder: nn.Module, inputs: Tensor) -> Tensor:
         return encode(encoder, inputs, self._device, bfloat16=self._bfloat16)
+
+
+def knn_monitor(data: Dataset, crops: int, device: torch.device, bfloat16: bool = False, **settings: Any) -> KnnMonitor:
+    """On ``crops`` un-augmented centre crops a side, decoded once: neighbours from train, queries from valid.
+
+    Queries are from train where there is no valid. ``settings``: the other arguments of both pipelines.
+    """
+    from fastaug import Pipeline
+
+    pipes = [
+        Pipeline(
+            data.source, split=data.split(split), labels=data.label, crop="center", batch_size=32, shuffle=4096,
+            on_error="skip", device=device, rank=0, world_size=1, **settings,
+        )
+        for split in ("train", "valid" if "valid" in data.splits else "train")
+    ]  # fmt: skip
+    bank, queries = (cache_crops(pipe, crops) for pipe in pipes)
+    return KnnMonitor(bank, queries, len(pipes[0].classes or ()), device, bfloat16=bfloat16)
 
 
 def _drop_unlabelled(inputs: Tensor, labels: Tensor, keys: list[str]) -> tuple[Tensor, Tensor, list[str]]:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from fastaug.codecs.quiet import quiet_decoders
-from fastaug.ssl.checkpoint import load_state, save_state
+from fastaug.ssl.checkpoint import MODEL, load_state, save_state
 from fastaug.ssl.config import config_hash
 
 
@@ -148,6 +148,25 @@ def command_line() -> str:
     """What was typed to start this process, to be typed again; ``--fresh`` left out, as it would not resume."""
     typed = [a for a in sys.argv if a != "--fresh"]
     return " ".join(["python", *map(shlex.quote, typed)])
+
+
+def report(bar: Any, shown: dict[str, Any], values: dict[str, Any]) -> None:
+    """The last known values (``shown`` keeps them) beside a tqdm bar, warnings on their own line."""
+    if "warning" in values:
+        bar.write(values["warning"])
+    shown |= {k: f"{values[k]:.3f}" for k in ("loss", "knn", "knn_roc_auc", "top1") if k in values}
+    bar.set_postfix(shown)
+
+
+def closing_words(out: Path, step: int, steps: int, resume_with: str, recipe: Path, own_music: str = "") -> str:
+    """What there is now and what to type next; ``own_music``: the flags for real data, after a demo."""
+    lines = [f"{out / MODEL}: step {step} of {steps}"]
+    if step < steps:
+        lines.append(f"go on:          {resume_with}")
+    lines.append(f"what it knows:  python {recipe.with_name('probe.py')} --checkpoint {out}")
+    if own_music:
+        lines.append(f"your own music: python {recipe} {own_music}")
+    return "\n".join(lines)
 
 
 def guarded(main: Callable[[], object]) -> None:

@@ -16,6 +16,7 @@ from fastaug.transforms.reverb import Reverb
 from fastaug.transforms.spec import FrequencyMask, SpecAugment, TimeMask, TimeWarp
 from fastaug.transforms.spec_level import RandomLinearFader, SpecMixup, SpecNoise
 from fastaug.transforms.spec_shape import RandomResizeCrop
+from fastaug.transforms.speed import Speed
 
 __all__ = [
     "Compose",
@@ -40,6 +41,7 @@ __all__ = [
     "SpecAugment",
     "SpecMixup",
     "SpecNoise",
+    "Speed",
     "TimeMask",
     "TimeWarp",
     "Transform",
