@@ -36,11 +36,15 @@ FA_HD void hear(const Unit& unit, int side, float* FA_RESTRICT heard, long long 
     }
 }
 
-// Asks for the memory of the next block's input, and of this block's output.
+// Asks for the memory of the next block's input, and of this block's output: into the second cache, as the first one is
+// full of delay lines.
 FA_HD void fetch(const Unit& unit, long long start, int n) {
     for (int channel = 0; channel < unit.channels; ++channel) {
         const float *next = unit.in[channel] + start + n, *out = unit.out[channel] + start;
-        for (int i = 0; i < n; i += kReverbLanes) __builtin_prefetch(next + i), __builtin_prefetch(out + i, 1);
+        for (int i = 0; i < n; i += kReverbLanes) {
+            __builtin_prefetch(next + i, 0, 2);
+            __builtin_prefetch(out + i, 0, 2);
+        }
     }
 }
 
