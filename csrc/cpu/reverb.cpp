@@ -26,21 +26,24 @@ struct Flags {
     int wet_only, clip;
 };
 
-// What side `side` hears at [start, start + n): zeros before the beginning.
+// What side `side` hears at [start, start + n). Before the beginning that is what heard holds at first, zeros.
 FA_HD void hear(const Unit& unit, int side, float* FA_RESTRICT heard, long long start, int n, int clip) {
     const int mode = unit.mode, silent = start >= 0 ? 0 : start < -n ? n : static_cast<int>(-start);
-    memset(heard, 0, sizeof(float) * static_cast<size_t>(silent));
     const float *left = unit.in[0] + start, *right = unit.in[unit.channels - 1] + start;
     for (int i = silent; i < n; ++i) {
         heard[i] = fa_reverb_input(mode, side, fa_reverb_limit(left[i], clip), fa_reverb_limit(right[i], clip));
     }
 }
 
-// Asks for the memory of the next block's input, and of this block's output.
+// Asks for the memory of the next block's input, and of this block's output: into the second cache, as the first one is
+// full of delay lines.
 FA_HD void fetch(const Unit& unit, long long start, int n) {
     for (int channel = 0; channel < unit.channels; ++channel) {
         const float *next = unit.in[channel] + start + n, *out = unit.out[channel] + start;
-        for (int i = 0; i < n; i += kReverbLanes) __builtin_prefetch(next + i), __builtin_prefetch(out + i, 1);
+        for (int i = 0; i < n; i += kReverbLanes) {
+            __builtin_prefetch(next + i, 0, 2);
+            __builtin_prefetch(out + i, 0, 2);
+        }
     }
 }
 
