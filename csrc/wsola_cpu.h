@@ -10,7 +10,7 @@ struct FaWsolaSearch {
     const FaWsola w;
     const long long stride, channels;  // of the source: channel c lies c * stride samples behind the first
     float* const memory;
-    int unbounded = 0;  // searches still to be done without bounds, as they were of no use
+    int failed = 0, unbounded = 0;  // searches in a row in which bounds were of no use; searches still to do without
 
     // Floats at `memory`.
     static long long room(const FaWsola& w, long long channels);

@@ -14,7 +14,7 @@ static_assert(kCandidates <= kSearchReadsOn);
 constexpr int kBlock = 4;       // samples summed for the bounds; divides every overlap
 constexpr int kAtOnce = 4;      // candidates whose estimates are made at once
 constexpr int kMostKept = 256;  // candidates that the bounds may leave
-constexpr int kPatience = 8;    // searches without bounds after a search where they left too many
+constexpr int kMostFailed = 4;  // after n searches in a row where they leave too many, 2^n - 2 do without
 
 // Squared distances between the tail and the kCandidates windows from `fresh` on, channels inside samples.
 template <class Piece>
@@ -204,31 +204,37 @@ FA_CLONES void count_up_to(const float* estimates, int count, float limit, int& 
     for (int i = 0; i < count; ++i) found += estimates[i] <= limit;
 }
 
-// The first of the smallest of `count` finite numbers that are not negative: their bits are ordered as they are.
-FA_CLONES void find_least(const float* numbers, int count, int& first) {
-    int32_t least = INT32_MAX, bits[kResampleLanes];
-    for (int i = 0; i < count; i += kResampleLanes) {
-        const int many = std::min(count - i, kResampleLanes);
-        memcpy(bits, numbers + i, many * sizeof(float));
-        for (int j = many; j < kResampleLanes; ++j) bits[j] = INT32_MAX;
-        for (int32_t number : bits) least = number < least ? number : least;
+// One of the smallest of `count` numbers; what lies behind, to the end of a vector, does not matter.
+template <class Piece>
+FA_HD void find_least_lanes(const float* numbers, int count, int& found) {
+    constexpr int lanes = sizeof(Piece) / sizeof(float);
+    Piece least, at = {}, value;
+    memcpy(&least, numbers, sizeof least);
+    for (int n = lanes; n + lanes <= count; n += lanes) {
+        memcpy(&value, numbers + n, sizeof value);
+        const auto less = value < least;
+        least = less ? value : least;
+        at = less ? fa_splat<Piece>(static_cast<float>(n)) : at;
     }
-    float value;
-    memcpy(&value, &least, sizeof value);
-    first = 0;
-    while (numbers[first] > value) ++first;
+    found = 0;
+    for (int i = 0; i < std::min(lanes, count); ++i) {
+        const int n = static_cast<int>(at[i]) + i;
+        if (numbers[n] < numbers[found]) found = n;
+    }
 }
 
-// The offsets whose bound is not above `bar`; one more than kMostKept if there are more.
+FA_BY_WIDTH(find_least, (const float* numbers, int count, int& found), (numbers, count, found))
+
+// The offsets whose bound is not above `bar`; those behind kMostKept at most to the end of a vector.
 FA_CLONES void keep(const float* bounds, int count, float bar, int* offsets, int& kept) {
     kept = 0;
     for (int start = 0; start < count && kept <= kMostKept; start += kResampleLanes) {
         const int end = std::min(start + kResampleLanes, count);
         int some = 0;
-        for (int i = 0; i < kResampleLanes; ++i) some += bounds[start + i] <= bar;
+        for (int i = 0; i < kResampleLanes; ++i) some |= bounds[start + i] <= bar;
         if (!some) continue;
         for (int i = start; i < end; ++i) {
-            offsets[std::min(kept, kMostKept)] = i;
+            offsets[kept] = i;
             kept += bounds[i] <= bar;
         }
     }
@@ -260,8 +266,12 @@ long long FaWsolaSearch::room(const FaWsola& w, long long channels) {
 int FaWsolaSearch::best(const float* tail, const float* fresh) {
     if (unbounded == 0) {
         const int found = best_in_bounds(tail, fresh);
-        if (found >= 0) return found;
-        unbounded = kPatience;
+        if (found >= 0) {
+            failed = 0;
+            return found;
+        }
+        failed = std::min(failed + 1, kMostFailed);
+        unbounded = (1 << failed) - 2;
     } else {
         --unbounded;
     }
@@ -302,8 +312,8 @@ int FaWsolaSearch::best_in_bounds(const float* tail, const float* fresh) const {
 
     const double terms = static_cast<double>(w.overlap) * static_cast<double>(channels);
     const Margins margins{terms, (terms + 4.0) * 0x1p-24};
-    int offsets[kMostKept + kAtOnce + 1], kept;
-    float found[kMostKept + kAtOnce + 1];
+    int offsets[kMostKept + kResampleLanes + kAtOnce], kept;
+    float found[kMostKept + kAtOnce];
     for (int n = 0; n < kAtOnce; ++n) offsets[n] = std::clamp(nearest + n - 1, 0, w.search - 1);
     estimate_some(tail, fresh, stride, channels, w.overlap, offsets, found);
     float smallest = *std::min_element(found, found + kAtOnce);
