@@ -204,7 +204,7 @@ FA_CLONES void count_up_to(const float* estimates, int count, float limit, int& 
     for (int i = 0; i < count; ++i) found += estimates[i] <= limit;
 }
 
-// One of the smallest of `count` numbers; what lies behind, to the end of a vector, does not matter.
+// A small one of `count` numbers: the smallest of whole vectors.
 template <class Piece>
 FA_HD void find_least_lanes(const float* numbers, int count, int& found) {
     constexpr int lanes = sizeof(Piece) / sizeof(float);
@@ -323,7 +323,7 @@ int FaWsolaSearch::best_in_bounds(const float* tail, const float* fresh) const {
     const double bar = kBlock * reach * reach * (1.0 + 8.0 * margins.g) + margins.tiny();
     if (!(bar < 1e38)) return -1;
     keep(bounds, w.search, static_cast<float>(bar * (1.0 + 0x1p-22)), offsets, kept);
-    if (kept > std::min(kMostKept, w.search / 3)) return -1;
+    if (kept == 0 || kept > std::min(kMostKept, w.search / 3)) return -1;
     for (int n = 0; n < kAtOnce; ++n) offsets[kept + n] = offsets[kept - 1];
     for (int n = 0; n < kept; n += kAtOnce) {
         estimate_some(tail, fresh, stride, channels, w.overlap, offsets + n, found + n);
