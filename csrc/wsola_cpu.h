@@ -1,0 +1,24 @@
+// CPU only: the search of a time stretch.
+#pragma once
+
+#include "wsola.h"
+
+constexpr int kSearchReadsOn = 64;  // samples behind the last window that a search may read
+
+// Searches of one row after another.
+struct FaWsolaSearch {
+    const FaWsola w;
+    const long long stride, channels;  // of the source: channel c lies c * stride samples behind the first
+    float* const memory;
+    int failed = 0, unbounded = 0;  // searches in a row in which bounds were of no use; searches still to do without
+
+    // Floats at `memory`.
+    static long long room(const FaWsola& w, long long channels);
+
+    // The first offset from `fresh` on whose window of `overlap` samples is nearest to that at `tail`: sums of squares
+    // over samples and, inside, channels, in float32, term after term.
+    int best(const float* tail, const float* fresh);
+
+  private:
+    int best_in_bounds(const float* tail, const float* fresh) const;
+};
