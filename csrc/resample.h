@@ -40,15 +40,6 @@ FA_HD FaPosition fa_interpolated_position(long long k, long long up, long long d
             static_cast<float>(static_cast<double>(scaled % up) / static_cast<double>(up))};
 }
 
-// Output k at the real source position k * step.
-FA_HD FaPosition fa_real_position(long long k, double step) {
-    const double position = fa_mul(static_cast<double>(k), step);
-    const long long index = static_cast<long long>(position);
-    const double scaled = fa_mul(fa_add(position, -static_cast<double>(index)), static_cast<double>(kResamplePhases));
-    const long long phase = static_cast<long long>(scaled);
-    return {index, phase, static_cast<float>(fa_add(scaled, -static_cast<double>(phase)))};
-}
-
 // The prototype at x >= 0, by 4-point Lagrange interpolation.
 FA_HD double fa_prototype(const FaPrototype& prototype, double x) {
     if (!(x < prototype.support)) return 0.0;
@@ -76,9 +67,4 @@ FA_HD void fa_table_entry(double left, double middle, double right, long long wi
     FA_ST(row + j, static_cast<float>(left));
     FA_ST(row + width + j, static_cast<float>(fa_add(fa_mul(4.0, middle), -fa_add(fa_mul(3.0, left), right))));
     FA_ST(row + 2 * width + j, static_cast<float>(fa_mul(2.0, fa_add(fa_add(left, right), -fa_mul(2.0, middle)))));
-}
-
-// Half width in source samples of a filter with cutoff `scale`: a multiple of 8, so that a row fills whole lanes.
-FA_HD long long fa_half_width(double support, double scale) {
-    return (static_cast<long long>(support / scale) + 2 + 7) / 8 * 8;
 }

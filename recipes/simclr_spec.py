@@ -33,7 +33,17 @@ from fastaug.ssl.encoders import Contrastive, Projector, out_dim
 from fastaug.ssl.losses import nt_xent
 from fastaug.ssl.monitor import Monitor, knn_monitor
 from fastaug.ssl.optim import contrastive_optimiser, set_rate, warmup_cosine
-from fastaug.ssl.run import Run, Stop, closing_words, command_line, fast_bfloat16, guarded, keep_freed_memory, report
+from fastaug.ssl.run import (
+    Run,
+    Stop,
+    closing_words,
+    command_line,
+    fast_bfloat16,
+    free_fields,
+    guarded,
+    keep_freed_memory,
+    report,
+)
 from fastaug.ssl.spectrogram_encoders import load_weights
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -87,11 +97,6 @@ class Config:
     fresh: bool = False  # start over, whatever is in --out
 
 
-# Fields that may differ between a run and its continuation.
-FREE = ("preset", "label", "out", "device", "steps", "minutes", "log_every", "save_minutes", "knn_crops", "tensorboard",
-        "resume", "fresh")  # fmt: skip
-
-
 def internship_waveform() -> T.Compose:
     """Random pitch, random speed. How far and how often is not stated: a fifth, a tenth and half the time are ours."""
     return T.Compose([T.PitchShift(semitones=(-7.0, 7.0), p=0.5), T.Speed(percent=range(90, 111), p=0.5)])
@@ -132,8 +137,7 @@ def main(
     model, card = build_model(cfg, data)
     model.to(world.device)
     optimiser = contrastive_optimiser(model, cfg.optimiser, batch_size, cfg.lr, cfg.weight_decay)
-    free = tuple(name for name in FREE if not (cfg.cosine and name == "steps"))  # a cosine depends on its end
-    run = Run(out, cfg, free, writes=world.first, tensorboard=cfg.tensorboard)
+    run = Run(out, cfg, free_fields(cfg.cosine), writes=world.first, tensorboard=cfg.tensorboard)
     step = 0
     if state := run.resume(cfg.resume, cfg.fresh):
         step = state["step"]

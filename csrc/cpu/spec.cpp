@@ -118,13 +118,14 @@ void fa_spec_warp(const float* x, float* y, const float* freq_at, const long lon
             return;
         }
         const Axis time(time_at + row * frames, time_range ? time_range + 2 * row : nullptr, frames, frames, cubic);
+        const Axis freq(freq_at + (freq_at ? row * bins : 0), freq_range ? freq_range + 2 * row : nullptr,
+                        freq_at ? bins : 0, bins, cubic);
         std::vector<float> warped(freq_at ? static_cast<size_t>(bins * frames) : 0);
         for (int64_t channel = 0; channel < channels; ++channel, from += bins * frames, to += bins * frames) {
             float* lines = freq_at ? warped.data() : to;
             for (int64_t f = 0; f < bins; ++f)
                 warp_line(from + f * frames, lines + f * frames, frames, time.index.data(), time.weight.data());
             if (!freq_at) continue;
-            const Axis freq(freq_at + row * bins, freq_range ? freq_range + 2 * row : nullptr, bins, bins, cubic);
             for (int64_t f = 0; f < bins; ++f) {
                 const float* taken[4];
                 float weights[4];

@@ -167,12 +167,7 @@ class _Batch:
         """Members for the native decoders, and those for libsndfile; the others have failed."""
         table = self.members.table
         native, other = table["status"] == Status.OK, table["status"] == Status.UNSUPPORTED
-        rate = self.sample_rate or table["rate"]
-        near = (table["rate"] < 64 * rate) & (rate < 64 * table["rate"])
-        easy = near & (table["present"] == table["frames"])
-        if self.channels not in (None, 1):
-            easy &= table["channels"] == self.channels
-        for b in np.flatnonzero(~other & ~(native & easy)).tolist():
+        for b in np.flatnonzero(~other & ~self.members.simple(self.sample_rate, self.channels)).tolist():
             try:
                 if self.encoded[b] is None:
                     raise DecodeError(f"{self.members.names[b]}: {Status.NOT_FOUND.meaning}", Status.NOT_FOUND)

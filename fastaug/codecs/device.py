@@ -16,14 +16,13 @@ from torch import Tensor
 
 from fastaug.codecs.device_mp3 import launch_mp3
 from fastaug.codecs.device_plan import Rows, make_plan, rows_of
-from fastaug.codecs.native import Ints, Members, Wanted, decode_into
+from fastaug.codecs.native import FLAC, MP3, WAV, Ints, Members, Wanted, decode_into
 from fastaug.codecs.staging import ALIGNMENT, PADDING, Staging
 from fastaug.codecs.status import Status
 from fastaug.ops import resample as _resample
 
 __all__ = ["ALIGNMENT", "PADDING", "DeviceBatch", "Staging", "decode_on_device"]
 
-_WAV, _FLAC, _MP3 = 1, 2, 4  # AudioFormat of csrc/codecs/probe.h
 _MOST_PHASES = 4096  # of a conversion: a row is resampled from the start of its period on
 _SCRATCH = 1 << 28  # int32 of one launch: a batch of long files takes several
 _FACTS = 36 * 32  # kFlacFacts * kFlacLanes of csrc/codecs/flac_lanes.h
@@ -121,7 +120,7 @@ class DeviceBatch:
         """Source rates, and which crops the device can decode."""
         table = self._members.table[self._wanted.members]
         rates = table["rate"]
-        here = np.isin(table["format"], (_WAV, _FLAC, _MP3)) & (width > 0)
+        here = np.isin(table["format"], (WAV, FLAC, MP3)) & (width > 0)
         for rate in np.unique(rates).tolist():
             if rate > 0 and _resample.reduced(rate, self._rate or rate)[0] > _MOST_PHASES:
                 here &= rates != rate

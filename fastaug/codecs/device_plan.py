@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastaug.codecs.device_mp3 import Part, stage_mp3
-from fastaug.codecs.native import Ints, Members, Wanted
+from fastaug.codecs.native import MP3, Ints, Members, Wanted
 from fastaug.codecs.staging import Staging
 from fastaug.ops import _library
 from fastaug.ops import resample as _resample
@@ -18,7 +18,6 @@ from fastaug.ops import resample as _resample
 __all__ = ["Plan", "Rows", "make_plan", "rows_of"]
 
 _FAR = 1 << 60
-_MP3 = 4  # AudioFormat of csrc/codecs/probe.h
 
 # Struct StageCrop of csrc/cpu/stage.cpp: fields of int64, in its order.
 _CROP = np.dtype([(name, np.int64) for name in ("member", "row", "low", "high", "to", "stride", "status")])
@@ -122,7 +121,7 @@ def make_plan(
         The plan, and the rows that the host refuses: truncated, or with a FLAC frame that is missing or damaged.
     """
     everything, room = _crops(groups, channels, width)
-    coded = members.table["format"][everything["member"]] == _MP3
+    coded = members.table["format"][everything["member"]] == MP3
     mp3, crops = everything[coded], everything[~coded]
     parts = stage_mp3(members, mp3, staging, threads)
     sizes = np.zeros(7, np.int64)

@@ -35,7 +35,7 @@ _MEMBER_FIELDS = (
 _MEMBER = np.dtype([(name, np.int64) for name in _MEMBER_FIELDS])
 _CROP_FIELDS = ("member", "row", "plan", "at", "first", "count", "low", "high", "before", "after")
 _CROP = np.dtype([(name, np.int64) for name in _CROP_FIELDS])
-_WAV, _FLAC, _MP3 = 1, 2, 4  # AudioFormat of csrc/codecs/probe.h
+WAV, FLAC, MP3 = 1, 2, 4  #: AudioFormat of csrc/codecs/probe.h
 
 # A crop is decoded in pieces of about so many source samples: 1 MiB of floats, which stay in the cache of a core, and
 # several threads can share one long file.
@@ -99,9 +99,9 @@ class Members:
 
     def info(self, i: int) -> Info:
         row = self.table[i]
-        if row["format"] == _WAV:
+        if row["format"] == WAV:
             kind = f"{_WAV_NAMES[row['variant']]}/{_WAV_KINDS[int(row['kind'])]}"
-        elif row["format"] == _MP3:
+        elif row["format"] == MP3:
             kind = "MP3/MPEG_LAYER_III"
         else:
             kind = "FLAC/PCM_S8" if row["bits"] == 8 else f"FLAC/PCM_{row['bits']}"
@@ -110,7 +110,7 @@ class Members:
     def error(self, i: int, status: Status, where: int) -> DecodeError:
         """What went wrong with member ``i``, in words."""
         text = status.meaning
-        if status == Status.BAD_HEADER and self.table["format"][i] == _WAV:
+        if status == Status.BAD_HEADER and self.table["format"][i] == WAV:
             text = f"expected {_FORMAT_CHUNK.get(int(self.table['kind'][i]), 'a plausible header')}"
         if status == Status.TRUNCATED:
             text = f"the audio ends at sample {self.table['present'][i]} of {self.table['frames'][i]} announced,"
@@ -119,6 +119,15 @@ class Members:
 
     def probe_error(self, i: int) -> DecodeError:
         return self.error(i, self.status(i), int(self.table["where"][i]))
+
+    def simple(self, sample_rate: int | None, channels: int | None) -> npt.NDArray[np.bool_]:
+        """Which members a native decoder takes with nothing else to look into: whole, their channels as wanted, and a
+        conversion of the rate that is within what `Info.check_conversion` allows, whatever it is exactly."""
+        table = self.table
+        rate = sample_rate or table["rate"]
+        near = (table["rate"] < 64 * rate) & (rate < 64 * table["rate"])
+        found = (table["status"] == Status.OK) & near & (table["present"] == table["frames"])
+        return found if channels in (None, 1) else found & (table["channels"] == channels)
 
     def check_end(self, i: int, stop: int | None = None, sample_rate: int | None = None) -> None:
         """Whether member ``i`` has what its header announces, before memory is taken for it.

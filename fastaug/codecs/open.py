@@ -89,11 +89,7 @@ class OpenBatch:
         frames, rates = table["frames"], np.maximum(table["rate"], 1)
         self.totals: Ints = np.where(native, -(-frames * sample_rate // rates), 0)
         self.channels: Ints = np.where(native, table["channels"] if channels is None else channels, 0)
-        near = (rates < 64 * sample_rate) & (sample_rate < 64 * rates)
-        easy = native & near & (table["present"] == frames)
-        if channels not in (None, 1):
-            easy &= table["channels"] == channels
-        for i in np.flatnonzero(~easy).tolist():
+        for i in np.flatnonzero(~self._members.simple(sample_rate, channels)).tolist():
             try:
                 self._look(i)
             except DecodeError as error:

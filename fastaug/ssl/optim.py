@@ -106,11 +106,10 @@ def contrastive_optimiser(
     if kind == "auto":
         kind = "adam" if batch_size < 96 else "lars"
     groups = parameter_groups(model, weight_decay)
+    plain = [{k: v for k, v in group.items() if k != "adapt"} for group in groups]  # what LARS alone knows
     if kind == "adam":
-        plain = [{k: v for k, v in group.items() if k != "adapt"} for group in groups]
         return torch.optim.Adam(plain, lr=3e-4 if lr is None else lr)
     if kind == "sgd":
-        plain = [{k: v for k, v in group.items() if k != "adapt"} for group in groups]
         return torch.optim.SGD(plain, lr=0.03 * batch_size / 256 if lr is None else lr, momentum=0.9)
     if kind == "lars":
         return LARS(groups, lr=0.075 * math.sqrt(batch_size) if lr is None else lr)

@@ -23,6 +23,15 @@ from fastaug.codecs.quiet import quiet_decoders
 from fastaug.ssl.checkpoint import MODEL, load_state, save_state
 from fastaug.ssl.config import config_hash
 
+# Fields of every recipe that may differ between a run and its continuation.
+_FREE = ("preset", "label", "out", "device", "steps", "minutes", "log_every", "save_minutes", "knn_crops",
+         "tensorboard", "resume", "fresh")  # fmt: skip
+
+
+def free_fields(cosine: bool) -> tuple[str, ...]:
+    """Fields of a recipe's configuration that its continuation may change; not ``steps`` where a cosine ends there."""
+    return tuple(name for name in _FREE if not (cosine and name == "steps"))
+
 
 class Run:
     """An output folder: config.json (resolved configuration and environment), metrics.jsonl, last.pt, TensorBoard.

@@ -56,9 +56,7 @@ class FrequencyMask(Transform):
         _check_hz(self, self.width_hz, self.bin_hz)
 
     def draw_params(self, keys: Keys) -> Params:
-        if self.width_hz is not None and self.bin_hz is not None:
-            return _draw_hz(keys, self.masks, self.width_hz, self.bin_hz)
-        return _draw(keys, "freq", self.masks)
+        return _draw_freq(keys, self.masks, self.width_hz, self.bin_hz)
 
     def process(
         self,
@@ -152,8 +150,7 @@ class TimeWarp(Transform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.width < 0 or (isinstance(self.width, float) and self.width > 0.5):
-            raise ValueError(f"{type(self).__name__}: width is frames (int) or a share in [0, 0.5], got {self.width!r}")
+        _check_warp("TimeWarp: width", self.width)
 
     def draw_params(self, keys: Keys) -> Params:
         return {"warp_words": _words(keys, "warp_words", 1)}
@@ -214,14 +211,10 @@ class SpecAugment(Transform):
         _check_masks(self, self.time_masks, self.time_width, self.fill, "time_")
         _check_hz(self, self.freq_width_hz, self.bin_hz, "freq_")
         _check_seconds(self, self.time_width_seconds, self.hop_length, "time_")
-        if self.time_warp < 0 or (isinstance(self.time_warp, float) and self.time_warp > 0.5):
-            raise ValueError(f"SpecAugment: time_warp is frames (int) or a share in [0, 0.5], got {self.time_warp!r}")
+        _check_warp("SpecAugment: time_warp", self.time_warp)
 
     def draw_params(self, keys: Keys) -> Params:
-        if self.freq_width_hz is not None and self.bin_hz is not None:
-            freq = _draw_hz(keys, self.freq_masks, self.freq_width_hz, self.bin_hz)
-        else:
-            freq = _draw(keys, "freq", self.freq_masks)
+        freq = _draw_freq(keys, self.freq_masks, self.freq_width_hz, self.bin_hz)
         warp = {"warp_words": _words(keys, "warp_words", 1)} if self.time_warp else {}
         return {**freq, **_draw(keys, "time", self.time_masks), **warp}
 
@@ -283,6 +276,11 @@ def _check_seconds(transform: Transform, width: float | None, hop: int | None, p
         raise ValueError(f"{name}: {prefix}width_seconds must not be negative, hop_length positive: {width}, {hop}")
 
 
+def _check_warp(name: str, width: int | float) -> None:
+    if width < 0 or (isinstance(width, float) and width > 0.5):
+        raise ValueError(f"{name} is frames (int) or a share in [0, 0.5], got {width!r}")
+
+
 # Drawing and placing.
 
 
@@ -329,9 +327,12 @@ def _only(sizes: Tensor, count: Tensor | None) -> Tensor:
     return torch.where(torch.arange(sizes.shape[1], device=sizes.device) < count[:, None], sizes, 0)
 
 
-def _draw_hz(keys: Keys, masks: Count, width_hz: float, bin_hz: Sequence[float]) -> Params:
-    """First bin and number of bins of masks of u · width_hz hertz: here the axis is known before the spectrogram."""
+def _draw_freq(keys: Keys, masks: Count, width_hz: float | None, bin_hz: Sequence[float] | None) -> Params:
+    """Words of frequency masks; in hertz, where the axis is known before the spectrogram, first bin and number of bins
+    of masks of u · width_hz."""
     drawn = _draw(keys, "freq", masks)
+    if width_hz is None or bin_hz is None:
+        return drawn
     words, count = drawn["freq_words"].double() / 2**32, drawn.get("freq_count")
     # Half a bin more at either end, or the outermost centres would have no chance to lie inside.
     bottom = bin_hz[0] - (bin_hz[1] - bin_hz[0]) / 2 if len(bin_hz) > 1 else bin_hz[0]
