@@ -8,7 +8,7 @@
     python recipes/probe.py --checkpoint runs/a --data gtzan/ --mode scratch   same encoder, labels alone
 
 linear, mlp and knn judge frozen features, beside a random encoder and log-mel statistics; finetune and scratch train
-the whole network. --data may be another dataset than the pre-training's. Writes probe-<mode>-<protocol>.json beside the
+the whole network. --data may be another dataset than the pre-training's. Writes probe-<mode>.json beside the
 (first) checkpoint: every metric, its interval, each class and the confusion matrix.
 """
 
@@ -88,7 +88,8 @@ def main(cfg: Config) -> ProbeTable:
     best = max(table.rows, key=lambda row: row.mean(table.metrics[0]))
     print(f"\n{table.confusion(best)}")
     home.mkdir(parents=True, exist_ok=True)
-    file = home / f"probe-{cfg.mode}-{cfg.protocol}{'-as-published' * cfg.as_published}.json"
+    kind = f"-{cfg.protocol}" * (cfg.protocol != "default") + "-as-published" * cfg.as_published
+    file = home / f"probe-{cfg.mode}{kind}.json"
     file.write_text(json.dumps(table.to_dict(), indent=2) + "\n")
     print(f"\nall metrics, each class, every seed: {file}")
     if not checkpoints:

@@ -104,9 +104,9 @@ class ProbeTable:
         names = [row.name + (f", {row.labels}" if row.labels else "") for row in self.rows]
         wide = max(28, *map(len, names)) + 1
         lines = [self.about, *([self.protocol] if self.protocol else []), ""]
-        lines += [" " * wide + "".join(f"{name:>26}" for name in self.metrics)]
+        lines += [" " * wide + "".join(f"{name:>28}" for name in self.metrics)]
         for name, row in zip(names, self.rows, strict=True):
-            cells = "".join(f"{_cell(row, m):>26}" for m in self.metrics)
+            cells = "".join(f"{_cell(row, m):>28}" for m in self.metrics)
             lines.append(f"{name:{wide}}{cells}" + (f"  {self.split}" if self.split else ""))
         return "\n".join([*lines, "", self._foot()])
 
