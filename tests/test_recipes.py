@@ -209,12 +209,12 @@ def test_probe_table_of_a_checkpoint(
 ) -> None:
     clmr, probe = recipe("clmr"), recipe("probe")
     out = clmr.main(config(clmr, music, small_encoder, tmp_path))
-    table = probe.main(probe.Config(checkpoint=(str(out),), data=str(music), head="mlp", seeds=(0, 1), device="cpu"))
+    table = probe.main(probe.Config(checkpoint=(str(out),), data=str(music), mode="mlp", seeds=(0, 1), device="cpu"))
     assert [row.name for row in table.rows] == ["random init (BN calibrated)", "pre-trained", "log-mel statistics"]
     assert table.clips == {"train": 16, "valid": 8, "test": 8}
     assert table.row("log-mel statistics").mean("accuracy") == 1.0  # low and high tones
     assert all(len(row.values["accuracy"]) == 2 for row in table.rows)
-    assert json.loads((out / "probe-mlp.json").read_text()) == table.to_dict()
+    assert json.loads((out / "probe-mlp-default.json").read_text()) == table.to_dict()
     assert "pre-trained" in capsys.readouterr().out
 
 
