@@ -165,13 +165,11 @@ def main(
             with monitor.watch("loading"):  # waiting for decoded crops, augmenting them, making spectrograms
                 x = model_input(next(batches)).flatten(0, 1)  # (2, B, 1, F, N) -> (2B, 1, F, N)
             with monitor.watch("compute"):
-                torch.manual_seed(
-                    (cfg.seed << 32) + step * world.size + world.rank
-                )  # dropout's masks: the same after resuming
+                # Dropout's masks, the same after resuming.
+                torch.manual_seed((cfg.seed << 32) + step * world.size + world.rank)
                 with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
                     _, z, q = parallel(x)
-                anchors, keys = q.chunk(2)[0], z.chunk(2)[1]
-                loss, found = contrast(cfg, anchors, keys)
+                loss, found = contrast(cfg, q, z)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 set_rate(optimiser, cfg.lr_decay ** (step // cfg.lr_decay_steps))
@@ -198,8 +196,9 @@ def main(
     return out
 
 
-def contrast(cfg: Config, anchors: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss, and the share of anchors that find their own key."""
+def contrast(cfg: Config, q: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss, and the share of first crops (2B rows hold the first, then the second) that find their second crop."""
+    anchors, keys = q.chunk(2)[0], z.chunk(2)[1]
     if cfg.loss == "triplet":
         return triplet(anchors, keys, cfg.margin)
     return pair_cross_entropy(anchors, keys, cfg.temperature if cfg.loss == "cosine" else None)
