@@ -225,12 +225,12 @@ def inputs(cfg: Config) -> dict[str, Any]:
 
 def build_model(cfg: Config, data: Dataset) -> tuple[Cola, dict[str, Any]]:
     """Encoder, head and similarity, and the card that lets others rebuild the encoder."""
+    logmel = inputs(cfg)["frontend"]
     encoder, kwargs = call_with(
         resolve(cfg.encoder, "fastaug.ssl.encoders"),
-        sample_rate=cfg.sample_rate, crop_samples=cfg.crop_samples, pool=cfg.pool,
+        sample_rate=cfg.sample_rate, crop_samples=cfg.crop_samples, pool=cfg.pool, n_mels=logmel.n_mels,
     )  # fmt: skip
     encoder.to(memory_format=torch.channels_last)  # convolutions are faster so, on CPUs and on GPUs
-    logmel = inputs(cfg)["frontend"]
     dim = out_dim(encoder, logmel(torch.zeros(2, 1, cfg.crop_samples), cfg.sample_rate))
     card = {
         "encoder": cfg.encoder, "encoder_kwargs": kwargs, "out_dim": dim, "sample_rate": cfg.sample_rate,
