@@ -267,7 +267,7 @@ def test_torchrun_trains_on_two_processes(music: Path, small_encoder: str, tmp_p
     assert [line["step"] for line in log(tmp_path)] == [2, 4] and "at step 2" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["clmr", "probe", "simclr_spec"])
+@pytest.mark.parametrize("name", ["clmr", "cola", "probe", "simclr_spec"])
 def test_help_is_strict_and_complete(name: str) -> None:
     script = str(RECIPES / f"{name}.py")
     shown = subprocess.run(command(script, "--help"), capture_output=True, text=True, env=environment(), timeout=60)
@@ -279,7 +279,7 @@ def test_help_is_strict_and_complete(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "preset", sorted(p.stem for p in (RECIPES / "configs").glob("*.json") if not p.stem.startswith("simclr-"))
+    "preset", ["demo", "gtzan", *sorted(p.stem for p in (RECIPES / "configs").glob("clmr-*.json"))]
 )
 def test_every_preset_loads_and_names_what_exists(preset: str) -> None:
     clmr = recipe("clmr")
