@@ -104,10 +104,10 @@ def main(cfg: Config, stop: runs.Stop | None = None) -> Path:
     out = Path(cfg.out or f"runs/{Path(cfg.preset).stem}-{cfg.fusion}")
     if cfg.audio_checkpoint or cfg.spectrogram_checkpoint:  # nothing to train
         return join_checkpoints(cfg.audio_checkpoint, cfg.spectrogram_checkpoint, out)
-    if world.first:
-        source(cfg, cfg.pretrain_data)
+    if not cfg.pretrain_data and not cfg.data and world.first:
+        demo_corpus()
     world.barrier()
-    data = discover(source(cfg, cfg.pretrain_data), None if cfg.pretrain_data else cfg.label)
+    data = discover(cfg.pretrain_data or cfg.data or str(demo_corpus()), None if cfg.pretrain_data else cfg.label)
     bfloat16 = cfg.precision == "bfloat16" or (cfg.precision == "auto" and runs.fast_bfloat16(world.device))
 
     batch_size = min(cfg.batch_size, data.records("train")) // world.size * world.size
@@ -172,10 +172,6 @@ def main(cfg: Config, stop: runs.Stop | None = None) -> Path:
     return out
 
 
-def source(cfg: Config, chosen: str) -> str:
-    return chosen or cfg.data or str(demo_corpus())
-
-
 def training_pipeline(cfg: Config, data: Dataset, world: World, batch_size: int) -> Pipeline:
     """All views of a clip from one decode; an epoch is at least 32 batches, so that small sets do not restart often."""
     names = (cfg.transform, cfg.spec_transform)
@@ -192,16 +188,15 @@ def training_pipeline(cfg: Config, data: Dataset, world: World, batch_size: int)
 
 
 def logmel_kwargs(cfg: Config) -> dict[str, Any]:
-    return {name: getattr(cfg, name) for name in ("n_fft", "hop_length", "n_mels", "sample_rate")} | {
-        "normalise": "clip"
-    }
+    kwargs = {name: getattr(cfg, name) for name in ("n_fft", "hop_length", "n_mels", "sample_rate")}
+    return {**kwargs, "normalise": "clip"}
 
 
 def build_model(cfg: Config, data: Dataset) -> tuple[MultiFormat, dict[str, Any]]:
     """Fused encoder and projectors, and the card that lets others rebuild the encoder."""
     offered = {name: getattr(cfg, name) for name in ("sample_rate", "crop_samples", "n_mels", "width")}
-    encoders = cfg.audio_encoder, cfg.spectrogram_encoder
-    encoder, description = fused_encoder(cfg.fusion, *encoders, logmel_kwargs(cfg), **offered)
+    names = cfg.audio_encoder, cfg.spectrogram_encoder
+    encoder, description = fused_encoder(cfg.fusion, *names, logmel_kwargs(cfg), **offered)
     model = MultiFormat(encoder, torch.zeros(2, 1, cfg.crop_samples), cfg.projection_dim)
     card = {
         **description, "fusion": cfg.fusion, "out_dim": sum(model.dims.values()), "sample_rate": cfg.sample_rate,
@@ -214,7 +209,7 @@ def build_model(cfg: Config, data: Dataset) -> tuple[MultiFormat, dict[str, Any]
 def probe(cfg: Config, out: Path) -> Rows:
     """Heads on what the checkpoint in ``out`` represents; prints the rows and writes fusion.json there."""
     encoder, card = load_encoder(out)
-    data = discover(source(cfg, cfg.probe_data), cfg.label)
+    data = discover(cfg.probe_data or cfg.data or str(demo_corpus()), cfg.label)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
     rows = fusion_rows(data, encoder, card, cfg.head, cfg.probe_seeds, cfg.probe_steps, device)
     about = f"{data.name}, {cfg.head} head, fusion {cfg.fusion}, split: {data.protocol}"

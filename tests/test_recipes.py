@@ -277,7 +277,8 @@ def test_help_is_strict_and_complete(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "preset", sorted(p.stem for p in (RECIPES / "configs").glob("*.json") if not p.stem.startswith("simclr-"))
+    "preset",
+    sorted(p.stem for p in (RECIPES / "configs").glob("*.json") if not p.stem.startswith(("simclr-", "fusion-"))),
 )
 def test_every_preset_loads_and_names_what_exists(preset: str) -> None:
     clmr = recipe("clmr")

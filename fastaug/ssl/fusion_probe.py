@@ -134,7 +134,7 @@ def _features(
     }
     found: dict[str, dict[str, Splits]] = {}
     for name in encoders:
-        whole = _three_way({split: features[name] for split, features in parts.items()})
+        whole = divide({split: features[name] for split, features in parts.items()})
         found[name], begin = {}, 0
         for part, dim in dims.items():
             columns = slice(begin, begin + dim)
@@ -154,7 +154,7 @@ def _whole(formats: dict[str, Splits]) -> Splits:
     return list(formats.values())[-1]
 
 
-def _three_way(parts: dict[str | None, Features]) -> Splits:
+def divide(parts: dict[str | None, Features]) -> Splits:
     """Labelled train, valid and test; of what is missing, a fifth of the rest is taken by a hash of the keys."""
     known = {name: features.drop_unlabelled() for name, features in parts.items()}
     rest = known.pop("train") if "train" in known else known.pop(next(iter(known)))
