@@ -191,8 +191,8 @@ def main(
 
 
 def contrast(cfg: Config, z: Tensor, across: bool | None = None) -> tuple[Tensor, Tensor]:
-    """The loss for what Cola gives, and the share of first crops that find their second crop. ``across=False``: among those
-    of this process, without meeting the others."""
+    """The loss for what Cola gives, and the share of first crops that find their second crop. ``across=False``:
+    among those of this process, without meeting the others."""
     if cfg.loss == "triplet":
         return triplet(z[0], z[2], cfg.margin, across)
     return pair_cross_entropy(z[0], z[2], cfg.temperature if cfg.loss == "cosine" else None, across)

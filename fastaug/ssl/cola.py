@@ -17,7 +17,7 @@ __all__ = ["Cola", "pair_cross_entropy", "triplet"]
 
 class Cola(nn.Module):
     """Encoder, head and similarity as one module, so that DistributedDataParallel sees a single forward: two crops of
-    each example (2, B, ...) -> (3, B, projection_dim): what the first crops ask with, the first crops, the second crops.
+    each example (2, B, ...) -> (3, B, D): what first crops ask with, first crops, second crops.
 
     A crop is z = tanh(LayerNorm(linear(dropout(encoder(x))))); a first crop asks with z W where ``bilinear``, so that
     the inner product with a second crop z' is the similarity z W z', else with z itself.
