@@ -20,6 +20,7 @@ import torch
 from fastaug.ssl.checkpoint import save_model
 from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN
 from fastaug.ssl.protocols import PROTOCOLS
+from fastaug.ssl.results import read
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "probe.py"
 RATE, CROP = 8000, 2048
@@ -125,7 +126,11 @@ def test_shares_shots_and_the_confusion_matrix(
     written = json.loads((run / "probe-linear.json").read_text())["rows"]
     assert written[5]["confusion"] == mel.confusion.tolist() and written[5]["labels"] == "50 % of labels"
     assert written[5]["interval95"]["accuracy"] == list(mel.interval("accuracy"))
-    table = probe.main(probe.Config(**settings(run, music, shots="1,5")))
+    record = run / "results.csv"
+    table = probe.main(probe.Config(**settings(run, music, shots="1,5", record=str(record))))
+    recorded = read(record)
+    assert len(recorded) == 6 * 3 and {r.labels for r in recorded} == {"1 shot", "5 shots"}
+    assert all(r.recipe == "probe linear" and r.split.endswith("by folder") and r.seeds == 2 for r in recorded)
     assert [row.labels for row in table.rows] == ["1 shot"] * 3 + ["5 shots"] * 3
 
 

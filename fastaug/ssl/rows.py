@@ -66,6 +66,7 @@ class ProbeTable:
         split: name of the split, shown with every row.
         classes: names, for the confusion matrix.
         protocol: what was done, in words; settings: in numbers.
+        dataset: its name.
     """
 
     rows: list[Row]
@@ -76,6 +77,7 @@ class ProbeTable:
     classes: tuple[str, ...] = ()
     protocol: str = ""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    dataset: str = ""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -96,7 +98,13 @@ class ProbeTable:
             }
             for row in self.rows
         ]  # fmt: skip
-        whole = {"about": self.about, "split": self.split, "clips": self.clips, "classes": self.classes}
+        whole = {
+            "about": self.about,
+            "dataset": self.dataset,
+            "split": self.split,
+            "clips": self.clips,
+            "classes": self.classes,
+        }
         found: dict[str, Any] = _plain({**whole, "protocol": self.settings, "rows": rows})
         return found
 
