@@ -58,7 +58,7 @@ def test_a_table_gives_a_result_for_each_row_and_metric() -> None:
         Row("x", {"accuracy": [0.1], "map": [0.2]}),
     ]
     rows[1].labels = "1 shot"
-    table = ProbeTable(rows, {"test": 4}, "about", False, split="by folder", dataset="corpus")
+    table = ProbeTable(rows, {"test": 4}, "about", False, split="corpus by folder", dataset="corpus")
     found = results.of_table(table, "probe linear", "demo", torch.device("cpu"))
     assert [(r.system, r.labels, r.metric, r.seeds) for r in found] == [
         ("pre-trained", "all", "accuracy", 2), ("pre-trained", "all", "map", 2), ("x", "1 shot", "accuracy", 1),
@@ -69,7 +69,7 @@ def test_a_table_gives_a_result_for_each_row_and_metric() -> None:
         found[0].split == "by folder"
         and found[0].dataset == "corpus"
         and found[0].commit
-        and "threads" in found[0].hardware
+        and "thread" in found[0].hardware
     )
 
 

@@ -61,10 +61,11 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Result))
 
 def of_table(table: ProbeTable, recipe: str, preset: str, device: torch.device) -> list[Result]:
     """A result for every row and metric of a probe's table."""
+    split = table.split.removeprefix(f"{table.dataset} ")
     where = {"commit": commit(), "hardware": hardware(device), "date": time.strftime("%Y-%m-%d")}
     return [
         Result(
-            recipe, preset, table.dataset or "unnamed", table.split, row.name, row.labels or "all", metric,
+            recipe, preset, table.dataset or "unnamed", split, row.name, row.labels or "all", metric,
             len(row.values[metric]), row.mean(metric), row.std(metric), **where,
         )
         for row in table.rows
@@ -156,7 +157,7 @@ def hardware(device: torch.device) -> str:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
         name = models[0] if models else name
-    return f"{name}, {torch.get_num_threads()} threads"
+    return f"{name}, {(n := torch.get_num_threads())} thread{'s' * (n > 1)}"
 
 
 def _text(value: Any) -> str:

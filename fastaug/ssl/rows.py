@@ -140,9 +140,9 @@ class ProbeTable:
             for name, ((_, false), (missed, found)) in zip(names, row.confusion.tolist(), strict=True):
                 lines.append(f"{name:{wide}}{missed:8}{found:8}{false:8}")
         else:
-            lines = [f"{'':{wide}}" + "".join(f"{name[:7]:>8}" for name in names)]
-            for name, counts in zip(names, row.confusion.tolist(), strict=True):
-                lines.append(f"{name:{wide}}" + "".join(f"{count:8}" for count in counts))
+            lines = [f"{'':{wide + 4}}" + "".join(f"{i:6}" for i in range(len(names)))]
+            for i, (name, counts) in enumerate(zip(names, row.confusion.tolist(), strict=True)):
+                lines.append(f"{i:3} {name:{wide}}" + "".join(f"{count:6}" for count in counts))
         name = row.name + (f", {row.labels}" if row.labels else "")
         title = f"{name}: {self.split}, test clips by true class, over all seeds"
         return "\n".join([title, *lines])
