@@ -214,7 +214,7 @@ def test_probe_table_of_a_checkpoint(
     assert table.clips == {"train": 16, "valid": 8, "test": 8}
     assert table.row("log-mel statistics").mean("accuracy") == 1.0  # low and high tones
     assert all(len(row.values["accuracy"]) == 2 for row in table.rows)
-    assert json.loads((out / "probe-mlp-default.json").read_text()) == table.to_dict()
+    assert json.loads((out / "probe-mlp.json").read_text()) == table.to_dict()
     assert "pre-trained" in capsys.readouterr().out
 
 
