@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from fastaug.codecs.quiet import quiet_decoders
-from fastaug.ssl.checkpoint import MODEL, load_state, save_state
+from fastaug.ssl.checkpoint import MODEL, load_state, save_state, write_whole
 from fastaug.ssl.config import config_hash
 
 # Fields of every recipe that may differ between a run and its continuation.
@@ -68,7 +68,8 @@ class Run:
         if self.writes:
             self._cut_log(state["step"] if state else 0)
             about = {"config": self.config, "config_hash": self.hash, "environment": environment()}
-            (self.folder / "config.json").write_text(json.dumps(about, indent=2) + "\n")
+            text = json.dumps(about, indent=2) + "\n"
+            write_whole(self.folder / "config.json", lambda partial: partial.write_text(text))
         return state
 
     def save(self, **state: Any) -> None:
@@ -97,7 +98,7 @@ class Run:
         file = self.folder / "metrics.jsonl"
         if file.is_file():
             kept = [line for line in file.read_text().splitlines() if step and _step(line) <= step]
-            file.write_text("".join(line + "\n" for line in kept))
+            write_whole(file, lambda partial: partial.write_text("".join(line + "\n" for line in kept)))
 
 
 def _step(line: str) -> float:
@@ -165,6 +166,11 @@ def report(bar: Any, shown: dict[str, Any], values: dict[str, Any]) -> None:
     if "warning" in values:
         bar.write(values["warning"])
     shown |= {k: f"{values[k]:.3f}" for k in ("loss", "knn", "knn_roc_auc", "top1") if k in values}
+    if "examples_per_second" in values:
+        shown |= {
+            "examples/s": f"{values['examples_per_second']:.0f}",
+            "loading": f"{values.get('time_loading', 0):.0%}",
+        }
     bar.set_postfix(shown)
 
 
@@ -180,11 +186,14 @@ def closing_words(out: Path, step: int, steps: int, resume_with: str, recipe: Pa
 
 
 def guarded(main: Callable[[], object]) -> None:
-    """Run a script's main: what the user can mend (a wrong value, a missing file) ends in one line, not a traceback."""
+    """Run a script's main: what the user can mend ends in one line, not a traceback.
+
+    That is a wrong value, a missing file, a full disk, a loss that is no number.
+    """
     try:
         with quiet_decoders():
             main()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"{Path(sys.argv[0]).stem}: {error}")
     except KeyboardInterrupt:
         sys.exit(f"\nstopped; the same command goes on: {command_line()}")
