@@ -92,9 +92,10 @@ def _encoder_name(name: str) -> str:
 def _sample_cnn(weights: dict[str, Tensor], source: Path, sample_rate: int | None) -> tuple[SampleCNN, dict[str, Any]]:
     kernels = [weights.get(f"sequential.{i}.0.weight") for i in range(len(CHANNELS) + 2)]
     if any(kernel is None or kernel.ndim != 4 for kernel in kernels):
+        found = ", ".join(sorted(weights)[:4]) or "nothing under encoder."
         raise ValueError(
             f"{source}: no SampleCNN of CLMR in it: expected encoder.conv1 to conv{len(kernels)} or "
-            f"encoder.sequential.0 to {len(kernels) - 1}, found {', '.join(sorted(weights)[:4]) or 'nothing under encoder.'}"
+            f"encoder.sequential.0 to {len(kernels) - 1}, found {found}"
         )
     strides = tuple(kernel.shape[-1] for kernel in kernels[1:-1] if kernel is not None)
     rate = next((rate for rate, known in STRIDES.items() if known == strides), sample_rate)
