@@ -19,9 +19,13 @@ import pytest
 import soundfile
 import torch
 
+import fastaug.ssl
+from fastaug import cli
 from fastaug.ssl.checkpoint import load_encoder, read_card
-from fastaug.ssl.config import load_preset
+from fastaug.ssl.config import load_preset, parse
 from fastaug.ssl.data import Dataset
+from fastaug.ssl.distributed import World
+from fastaug.ssl.run import guarded
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 RATE, CROP = 8_000, 4_096
@@ -331,3 +335,91 @@ def test_masked_groups_leave_only_other_groups_as_negatives(music: Path, small_e
     assert log(out)[0]["loss"] < log(plain)[0]["loss"] - 0.3  # two labels: half of the negatives are gone
     with pytest.raises(ValueError, match="no field 'artist' in the data; fields are"):
         clmr.main(config(clmr, music, small_encoder, tmp_path / "wrong", mask_group="artist"))
+
+
+def test_ablate_crops_one_view_and_augments_the_other(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    clmr = recipe("clmr")
+    cfg = config(clmr, music, "", tmp_path, transform="clmr", ablate=True, only="Gain")
+    world = World(0, 1, torch.device("cpu"))
+    batch = next(iter(clmr.training_pipeline(cfg, clmr.discover(cfg.data), world, 8)))
+    plain, augmented = batch.params
+    assert plain is None and bool(augmented["2"]["active"].all())
+    assert not any(bool(augmented[str(i)]["active"].any()) for i in (0, 1, 3, 4, 5, 6))
+
+
+def test_an_encoder_of_the_users_own_goes_all_the_way(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """module:callable of an importable module: train, resume, probe, embed, load."""
+    (tmp_path / "my_networks.py").write_text(
+        "from torch import nn\n"
+        "def mean(sample_rate, dim=12):\n"
+        "    assert sample_rate == 8000\n"
+        "    return nn.Sequential(nn.Conv1d(1, dim, 64, 32), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    clmr, probe = recipe("clmr"), recipe("probe")
+    for steps in (2, 4):
+        out = clmr.main(config(clmr, music, "", tmp_path / "run", encoder="my_networks:mean", steps=steps,
+                               transform="none"))  # fmt: skip
+    assert "at step 2" in capsys.readouterr().out
+    table = probe.main(probe.Config(checkpoint=(str(out),), data=str(music), seeds=(0,), device="cpu"))
+    assert len(table.rows) >= 2
+    assert cli.main(["embed", str(out), str(music), str(tmp_path / "h.npz"), "--split", "test", "--device", "cpu"]) == 0
+    with np.load(tmp_path / "h.npz") as found:
+        assert found["h"].shape == (len(found["key"]), 12) and set(found["label"]) == {"low", "high"}
+    x = torch.randn(2, 1, CROP)
+    assert torch.equal(fastaug.ssl.load(out)(x), load_encoder(out)[0](x))
+
+
+def test_sigterm_saves_and_ends_cleanly(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    clmr = recipe("clmr")
+    sent = []
+
+    def on_log(values: dict[str, Any]) -> None:
+        if values["step"] == 3:
+            sent.append(values["step"])
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    out = clmr.main(config(clmr, music, small_encoder, tmp_path / "run", steps=100_000, log_every=1), on_log)
+    assert sent and read_card(out)[1]["step"] == 3
+    assert torch.load(out / "last.pt", weights_only=True)["step"] == 3
+
+
+def test_checkpoints_come_by_the_clock(
+    music: Path, small_encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clmr, saved = recipe("clmr"), []
+    inner = clmr.save_model
+    monkeypatch.setattr(
+        clmr, "save_model", lambda out, model, card: (saved.append(card["step"]), inner(out, model, card))
+    )
+    clmr.main(config(clmr, music, small_encoder, tmp_path / "often", save_minutes=0.0, steps=3))
+    assert saved == [1, 2, 3, 3]
+    saved.clear()
+    clmr.main(config(clmr, music, small_encoder, tmp_path / "end", steps=3))
+    assert saved == [3]
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        (("--device", "cuda"), "sees no CUDA device"),
+        (("--device", "gpu"), "--device gpu:"),
+        (("--data", "nowhere"), "nowhere"),
+        (("--encoder", "NoSuchNet"), "no callable 'NoSuchNet'"),
+        (("--only", "Wah"), "no step 'Wah'"),
+        (("--recompute", "--compile"), "exclude each other"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(
+    music: Path, small_encoder: str, tmp_path: Path, flag: tuple[str, ...], message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if flag[-1] == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    clmr = recipe("clmr")
+    monkeypatch.setattr(sys, "argv", [*flags(music, small_encoder, tmp_path, "--transform", "clmr"), *flag])
+    with pytest.raises(SystemExit) as ended:
+        guarded(lambda: clmr.main(parse(clmr.Config, clmr.CONFIGS)))
+    assert message in str(ended.value.code) and str(ended.value.code).startswith("clmr: ")
