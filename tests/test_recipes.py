@@ -23,9 +23,12 @@ import fastaug.ssl
 from fastaug import cli
 from fastaug.ssl.checkpoint import load_encoder, read_card
 from fastaug.ssl.config import load_preset, parse
+from fastaug.ssl.convert import convert_clmr
 from fastaug.ssl.data import Dataset
 from fastaug.ssl.distributed import World
+from fastaug.ssl.encoders import STRIDES
 from fastaug.ssl.run import guarded
+from test_ssl_weights import published
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 RATE, CROP = 8_000, 4_096
@@ -423,3 +426,13 @@ def test_what_the_user_can_mend_is_one_line(
     with pytest.raises(SystemExit) as ended:
         guarded(lambda: clmr.main(parse(clmr.Config, clmr.CONFIGS)))
     assert message in str(ended.value.code) and str(ended.value.code).startswith("clmr: ")
+
+
+def test_published_weights_go_through_the_probe(music: Path, tmp_path: Path) -> None:
+    net = published(STRIDES[RATE])
+    head = {"projector.0.weight": torch.randn(32, 32), "projector.2.weight": torch.randn(6, 32)}
+    torch.save({**{f"encoder.sequential.{k}": v for k, v in net.state_dict().items()}, **head}, tmp_path / "clmr.pt")
+    out = convert_clmr(tmp_path / "clmr.pt", tmp_path / "clmr").parent
+    probe = recipe("probe")
+    settings = {"checkpoint": (str(out),), "data": str(music), "seeds": (0,), "device": "cpu", "representation": "z"}
+    assert len(probe.main(probe.Config(**settings)).rows) >= 2

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import fastaug.ssl
 from fastaug import LogMel, cli
-from fastaug.ssl.checkpoint import load_encoder, save_model
+from fastaug.ssl.checkpoint import build_encoder, load_encoder, save_model
 from fastaug.ssl.convert import convert_clmr
 from fastaug.ssl.embed import embed
 from fastaug.ssl.encoders import STRIDES, Contrastive, Projector, SampleCNN
@@ -116,7 +116,27 @@ def test_a_downloaded_card_runs_no_code(tmp_path: Path, monkeypatch: pytest.Monk
     file = save_model(tmp_path, nn.Linear(1, 1), card)
     with pytest.raises(ValueError, match="names code to run, os:system"):
         fastaug.ssl.load(f"file://{file}", sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    hidden = {
+        "encoder": "fastaug.ssl.fusion_encoders:TwoFormats",
+        "out_dim": 1,
+        "sample_rate": 1,
+        "crop_samples": 1,
+        "encoder_kwargs": {"audio": {k: card[k] for k in ("encoder", "encoder_kwargs")}, "spectrogram": None},
+    }
+    file = save_model(tmp_path, nn.Linear(1, 1), hidden)
+    with pytest.raises(ValueError, match="names code to run, os:system"):
+        fastaug.ssl.load(f"file://{file}", sha256=hashlib.sha256(file.read_bytes()).hexdigest())
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_downloaded_fusion_of_our_own_encoders_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTAUG_CACHE", str(tmp_path / "cache"))
+    part = {"encoder": "SampleCNN", "encoder_kwargs": {"sample_rate": RATE, "width": 0.0625}}
+    card = {"encoder": "fastaug.ssl.fusion_encoders:TwoFormats", "encoder_kwargs": {"audio": part, "spectrogram": None},
+            "out_dim": 32, "sample_rate": RATE, "crop_samples": CROP, "logmel": None}  # fmt: skip
+    file = save_model(tmp_path, Contrastive(build_encoder(card), nn.Identity()), card)
+    encoder = fastaug.ssl.load(f"file://{file}", sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    assert encoder(torch.randn(2, 1, CROP)).shape == (2, 32)
 
 
 def test_the_checksum_of_a_file_is_checked_where_given(run: Path) -> None:

@@ -50,8 +50,8 @@ def load(source: str | os.PathLike[str], sha256: str | None = None, trust_code: 
         source: the folder of a run, a model.safetensors, or the URL of one (http, https, file).
         sha256: 64 hex digits, required for a URL, which may also carry them: ``https://…/model.safetensors#sha256=…``.
             Downloads are kept in ``$FASTAUG_CACHE``, by default ~/.cache/fastaug.
-        trust_code: for a URL, accept a card whose encoder is a ``module:callable``, which is imported and called; in a
-            file of yours it always is.
+        trust_code: for a URL, accept a card whose encoder is a ``module:callable`` outside this library, which is
+            imported and called; in a file of yours it always is.
 
     Raises:
         FileNotFoundError: no such file. ConnectionError: the download failed.
@@ -66,11 +66,25 @@ def load(source: str | os.PathLike[str], sha256: str | None = None, trust_code: 
     file, card = read_card(Path(source))
     if sha256 and not remote:
         _check(file, sha256, str(file))
-    if remote and not trust_code and ":" in card["encoder"]:
+    foreign = [] if not remote or trust_code else _foreign(card)
+    if foreign:
         raise ValueError(
-            f"the card of {url} names code to run, {card['encoder']}: pass trust_code=True if you trust its source"
+            f"the card of {url} names code to run, {foreign[0]}: pass trust_code=True if you trust its source"
         )
     return PretrainedEncoder(*load_encoder(file)).eval()
+
+
+def _foreign(card: Any) -> list[str]:
+    """Encoders that a card names, at any depth, and that are not this library's."""
+    if isinstance(card, list):
+        return [name for part in card for name in _foreign(part)]
+    if not isinstance(card, dict):
+        return []
+    from fastaug.ssl import encoders, fusion_encoders
+
+    own = {*encoders.__all__, *(f"{fusion_encoders.__name__}:{name}" for name in fusion_encoders.__all__)}
+    named = [str(card["encoder"])] if isinstance(card.get("encoder"), str) and card["encoder"] not in own else []
+    return named + [name for value in card.values() for name in _foreign(value)]
 
 
 def fetch(url: str, sha256: str | None) -> Path:
