@@ -76,6 +76,8 @@ def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
         "def tiny():\n"
         "    return nn.Sequential(nn.Conv1d(1, 8, 16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 16, 8, 4),\n"
         "                         nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
+        "def dropping():\n"
+        "    return nn.Sequential(nn.Conv1d(1, 16, 16, 8), nn.Dropout(0.3), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
         "def normless():\n"
         "    return nn.Sequential(nn.Conv1d(1, 16, 16, 8), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
         "def spectral():\n"
@@ -436,3 +438,14 @@ def test_published_weights_go_through_the_probe(music: Path, tmp_path: Path) -> 
     probe = recipe("probe")
     settings = {"checkpoint": (str(out),), "data": str(music), "seeds": (0,), "device": "cpu", "representation": "z"}
     assert len(probe.main(probe.Config(**settings)).rows) >= 2
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_dropout_resumes_bit_for_bit(music: Path, small_encoder: str, tmp_path: Path, accumulate: int) -> None:
+    clmr = recipe("clmr")
+    plan = {"encoder": f"{small_encoder}:dropping", "accumulate": accumulate, "log_every": 1}
+    for name, ends in (("whole", (4,)), ("halves", (2, 4))):
+        for steps in ends:
+            clmr.main(config(clmr, music, small_encoder, tmp_path / name, steps=steps, **plan))
+    whole, halves = weights(tmp_path / "whole"), weights(tmp_path / "halves")
+    assert all(torch.equal(whole[k], halves[k]) for k in whole)

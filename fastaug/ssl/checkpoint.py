@@ -143,7 +143,7 @@ def load_state(folder: Path, config_hash: str, config: dict[str, Any], required:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{file}: cannot be read ({error}); --fresh starts over") from error
-    if not isinstance(state, dict) or not {"config_hash", "config", "step"} <= state.keys():
+    if not isinstance(state, dict) or not {"config_hash", "config"} <= state.keys():
         raise ValueError(f"{file}: not the state of a run; --fresh starts over")
     if state["config_hash"] != config_hash:
         saved = state["config"]

@@ -60,11 +60,15 @@ class Run:
     def resume(self, required: bool = False, fresh: bool = False) -> dict[str, Any] | None:
         """The saved state to go on from, None to start anew; refuses the state of another experiment.
 
+        Also sets torch's global generators to where they were, for dropout; all processes drew from the same state.
+
         Afterwards the folder describes this run: config.json is written, and log lines beyond the resumed step are cut.
         """
         if required and fresh:
             raise ValueError("--resume and --fresh exclude each other")
         state = None if fresh else load_state(self.folder, self.hash, self._compared, required)
+        if state:
+            _set_random_states(state.get("random", {}))
         if self.writes:
             self._cut_log(state["step"] if state else 0)
             about = {"config": self.config, "config_hash": self.hash, "environment": environment()}
@@ -76,7 +80,8 @@ class Run:
         """Write last.pt; the state must hold "step". Of what has a ``state_dict()``, that is stored."""
         if self.writes:
             plain = {k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in state.items()}
-            save_state(self.folder, {"config_hash": self.hash, "config": self._compared, **plain})
+            about = {"config_hash": self.hash, "config": self._compared, "random": _random_states()}
+            save_state(self.folder, {**about, **plain})
 
     def log(self, step: int, **values: Any) -> None:
         """Append one line to metrics.jsonl (None values left out), and numbers to TensorBoard."""
@@ -107,6 +112,19 @@ def _step(line: str) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf
+
+
+def _random_states() -> dict[str, torch.Tensor]:
+    """Of torch's global generators, which dropout draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    return {**states, "cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else states
+
+
+def _set_random_states(states: dict[str, torch.Tensor]) -> None:
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def _tensorboard(folder: Path) -> Any:
