@@ -20,7 +20,7 @@ import soundfile
 import torch
 
 import fastaug.ssl
-from fastaug import cli
+from fastaug import Pipeline, cli
 from fastaug.ssl.checkpoint import load_encoder, read_card
 from fastaug.ssl.config import load_preset, parse
 from fastaug.ssl.convert import convert_clmr
@@ -82,6 +82,9 @@ def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
         "    return nn.Sequential(nn.Conv1d(1, 16, 16, 8), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
         "def spectral():\n"
         "    return nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+        "def noise():\n"
+        "    from fastaug import Noise\n"
+        "    return Noise(snr_db=(-12.0, 0.0))\n"
         "def gain():\n"
         "    from fastaug import Gain\n"
         "    return Gain(gain_db=(-6.0, 0.0))\n"
@@ -449,3 +452,45 @@ def test_dropout_resumes_bit_for_bit(music: Path, small_encoder: str, tmp_path: 
             clmr.main(config(clmr, music, small_encoder, tmp_path / name, steps=steps, **plan))
     whole, halves = weights(tmp_path / "whole"), weights(tmp_path / "halves")
     assert all(torch.equal(whole[k], halves[k]) for k in whole)
+
+
+def test_the_loss_of_one_batch_falls_within_twenty_steps(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    clmr = recipe("clmr")
+    cfg = config(clmr, music, small_encoder, tmp_path, lr=3e-3)
+    torch.manual_seed(0)
+    data = clmr.discover(cfg.data)
+    x = next(iter(clmr.training_pipeline(cfg, data, World(0, 1, torch.device("cpu")), 8))).audio
+    model, _ = clmr.build_model(cfg, data)
+    optimiser = torch.optim.Adam(model.parameters(), lr=cfg.lr)
+    precision, losses = clmr.Precision("float32", torch.device("cpu")), []
+    for _ in range(20):
+        optimiser.zero_grad()
+        loss, _ = clmr.backward(
+            model, lambda x: model(x.flatten(0, 1))[1].unflatten(0, (2, -1)), [x], lambda z: clmr.nt_xent(*z), precision
+        )
+        precision.step(optimiser)
+        losses.append(float(loss))
+    assert losses[-1] < losses[0] - 0.3, losses
+
+
+def ranked_above(encoder: torch.nn.Module, x: torch.Tensor) -> float:
+    """How often a crop (2, B, ...) is nearer to the other crop of its clip than to one of another clip."""
+    with torch.no_grad():
+        h_i, h_j = (torch.nn.functional.normalize(encoder(view), dim=1) for view in x)
+    similar = h_i @ h_j.T
+    others = ~torch.eye(len(similar), dtype=torch.bool)
+    return float((similar.diag()[:, None] > similar)[others].float().mean())
+
+
+def test_held_out_positives_rank_higher_than_before_training(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    clmr = recipe("clmr")
+    cfg = config(clmr, music, small_encoder, tmp_path, steps=80, lr=3e-3, log_every=20,
+                 transform=f"{small_encoder}:noise")  # fmt: skip
+    held_out = Pipeline(str(music), split="test", crop="random", views=2, batch_size=8, device="cpu",
+                        transform=clmr.transform(cfg), **clmr.inputs(cfg))  # fmt: skip
+    batches = [batch.audio for _ in range(8) for batch in held_out]  # other crops and noise each time
+    torch.manual_seed(cfg.seed)
+    before, _ = clmr.build_model(cfg, clmr.discover(cfg.data))
+    after, _ = load_encoder(clmr.main(cfg))
+    ranks = [np.mean([ranked_above(e.train(), x) for x in batches]) for e in (before.encoder, after)]
+    assert ranks[1] > ranks[0] + 0.1, ranks
