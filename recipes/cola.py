@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 import fastaug.transforms as T
 from fastaug import LogMel, Pipeline, frontends
+from fastaug.ssl.accumulate import backward, split
 from fastaug.ssl.checkpoint import save_model
 from fastaug.ssl.cola import Cola, pair_cross_entropy, triplet
 from fastaug.ssl.config import call_with, parse, resolve
@@ -35,17 +36,8 @@ from fastaug.ssl.encoders import out_dim
 from fastaug.ssl.frontend import logmel_settings
 from fastaug.ssl.monitor import Monitor, knn_monitor
 from fastaug.ssl.optim import contrastive_optimiser, set_rate
-from fastaug.ssl.run import (
-    Run,
-    Stop,
-    closing_words,
-    command_line,
-    fast_bfloat16,
-    free_fields,
-    guarded,
-    keep_freed_memory,
-    report,
-)
+from fastaug.ssl.precision import Precision
+from fastaug.ssl.run import Run, Stop, closing_words, command_line, free_fields, guarded, keep_freed_memory, report
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -76,7 +68,9 @@ class Config:
     lr: float = 1e-3  # of Adam
     lr_decay: float = 1.0  # multiplies the rate ...
     lr_decay_steps: int = 1000  # ... each time that so many steps are done
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"  # auto: bfloat16 where the hardware has it
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # auto: what is fastest on the device
+    accumulate: int = 1  # parts of a batch that the model sees one after another; the loss stays that of the whole
+    compile: bool = False  # torch.compile
     steps: int = 10_000
     minutes: float | None = None  # stop cleanly after this long
     seed: int = 0
@@ -131,7 +125,7 @@ def main(
         demo_corpus()
     world.barrier()
     data = discover(cfg.data or str(demo_corpus()), cfg.label)
-    bfloat16 = cfg.precision == "bfloat16" or (cfg.precision == "auto" and fast_bfloat16(world.device))
+    precision = Precision(cfg.precision, world.device)
 
     batch_size = min(cfg.batch_size, data.records("train")) // world.size * world.size
     pipe = training_pipeline(cfg, data, world, batch_size)
@@ -144,40 +138,40 @@ def main(
         step = state["step"]
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
+        precision.load_state_dict(state["precision"])
         restore(pipe, state["pipeline"])
     world.say(f"{data.name}: {data.records('train')} examples, label {data.label or 'none'}, {batch_size} a step "
               f"on {world.device}; " + (f"resuming {out} at step {step}" if state else f"starting {out}"))  # fmt: skip
 
     def save() -> None:
-        run.save(step=step, model=model.state_dict(), optimiser=optimiser.state_dict(), pipeline=pipe.state_dict())
+        run.save(step=step, model=model, optimiser=optimiser, precision=precision, pipeline=pipe)
         if world.first:
             save_model(out, model, {**card, "step": step, "config_hash": run.hash, "config": run.config})
 
-    parallel = world.wrap(model)
+    parallel = world.wrap(model, cfg.compile)
     knn = None
     if world.first and cfg.knn_crops and data.label:
-        knn = knn_monitor(data, cfg.knn_crops, world.device, bfloat16, **inputs(cfg))
+        knn = knn_monitor(data, cfg.knn_crops, world.device, precision.dtype, **inputs(cfg))
     monitor = Monitor(model.encoder, knn)  # all that is looked at while training takes at most 2 % of the time
     bar = tqdm(total=cfg.steps, initial=step, unit="step", disable=not world.first, dynamic_ncols=True)
     batches, saved, shown = endless(pipe), time.monotonic(), {}
     with bar, Stop(cfg.minutes) if stop is None else stop as stop:
         while step < cfg.steps:
             with monitor.watch("loading"):  # waiting for decoded crops, augmenting them, making spectrograms
-                x = model_input(next(batches)).flatten(0, 1)  # (2, B, 1, F, N) -> (2B, 1, F, N)
+                crops = model_input(next(batches))  # (2, B, 1, F, N)
             with monitor.watch("compute"):
                 # Dropout's masks, the same after resuming.
                 torch.manual_seed((cfg.seed << 32) + step * world.size + world.rank)
-                with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
-                    _, z, q = parallel(x)
-                loss, found = contrast(cfg, q, z)
                 optimiser.zero_grad(set_to_none=True)
-                loss.backward()
+                loss, z = backward(
+                    parallel, parallel, split(crops, cfg.accumulate), lambda z: contrast(cfg, z)[0], precision
+                )
                 set_rate(optimiser, cfg.lr_decay ** (step // cfg.lr_decay_steps))
-                optimiser.step()
+                precision.step(optimiser)
             step += 1
             bar.update()
             if world.first and (step % cfg.log_every == 0 or step == cfg.steps):
-                values = monitor.look(step, batch_size, loss, *z.float().chunk(2)) | {"found": found.item()}
+                values = monitor.look(step, batch_size, loss, *z) | {"found": contrast(cfg, z, False)[1].item()}
                 run.log(step, **values)
                 report(bar, shown, values)
                 if on_log:
@@ -196,12 +190,12 @@ def main(
     return out
 
 
-def contrast(cfg: Config, q: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss, and the share of first crops (2B rows hold the first, then the second) that find their second crop."""
-    anchors, keys = q.chunk(2)[0], z.chunk(2)[1]
+def contrast(cfg: Config, z: Tensor, across: bool | None = None) -> tuple[Tensor, Tensor]:
+    """The loss for (2, B, D), and the share of first crops that find their second crop. ``across=False``: among those
+    of this process, without meeting the others."""
     if cfg.loss == "triplet":
-        return triplet(anchors, keys, cfg.margin)
-    return pair_cross_entropy(anchors, keys, cfg.temperature if cfg.loss == "cosine" else None)
+        return triplet(z[0], z[1], cfg.margin, across)
+    return pair_cross_entropy(z[0], z[1], cfg.temperature if cfg.loss == "cosine" else None, across)
 
 
 def training_pipeline(cfg: Config, data: Dataset, world: World, batch_size: int) -> Pipeline:

@@ -89,14 +89,6 @@ def test_the_rate_falls_in_steps(cola: ModuleType, music: Path, code: str, tmp_p
     assert [group["lr"] for group in groups] == pytest.approx([0.002] * len(groups))  # steps 0-2, 3-5, 6-7
 
 
-@pytest.mark.parametrize("loss", ["bilinear", "cosine", "triplet"])
-def test_first_crops_ask_for_second_crops(cola: ModuleType, loss: str) -> None:
-    first, second, other = torch.eye(4), torch.eye(4), -torch.ones(4, 4)
-    cfg = cola.Config(loss=loss)
-    assert cola.contrast(cfg, torch.cat([first, other]), torch.cat([other, second]))[1] == 1
-    assert cola.contrast(cfg, torch.cat([first, other]), torch.cat([other, second.roll(1, 0)]))[1] == 0
-
-
 def test_the_second_crop_alone_gets_noise(cola: ModuleType, music: Path, code: str, tmp_path: Path) -> None:
     def first(**changes: Any) -> Any:
         cfg = config(cola, music, code, tmp_path, **changes)

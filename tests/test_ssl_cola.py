@@ -69,17 +69,18 @@ def test_a_perfect_match_is_found_and_a_shifted_one_never() -> None:
         assert loss(keys, keys)[0] < loss(keys.roll(1, 0), keys)[0]
 
 
-def test_the_bilinear_similarity_is_z_w_z() -> None:
+def test_first_crops_ask_with_z_w_and_second_crops_are_z() -> None:
     model = Cola(nn.Identity(), 3, projection_dim=4).eval()
-    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-    h, z, q = model(x)
-    assert model.similarity is not None and torch.equal(h, x)
+    crops = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    asked, found = model(crops)
     linear, norm = model.projector[1], model.projector[2]
-    expected = torch.tanh(nn.functional.layer_norm(linear(x), (4,), norm.weight, norm.bias))
-    torch.testing.assert_close(z, expected)
+    first, second = (torch.tanh(nn.functional.layer_norm(linear(c), (4,), norm.weight, norm.bias)) for c in crops)
+    torch.testing.assert_close(found, second)
+    assert model.similarity is not None
     w = model.similarity.weight.T
-    torch.testing.assert_close(q @ z.T, torch.einsum("id,de,je->ij", z, w, z))
-    assert Cola(nn.Identity(), 3, 4, bilinear=False)(x)[2].shape == (5, 4)
+    torch.testing.assert_close(asked @ found.T, torch.einsum("id,de,je->ij", first, w, second))
+    plain = Cola(nn.Identity(), 3, 4, bilinear=False)
+    assert plain.similarity is None and torch.equal(*plain(crops[:1].expand(2, -1, -1)))
 
 
 def test_half_precision_is_computed_in_float32() -> None:
@@ -110,9 +111,8 @@ def _model_and_views() -> tuple[Cola, Tensor]:
 
 
 def _losses(model: nn.Module, views: Tensor) -> Tensor:
-    _, z, q = model(views.flatten(0, 1))
-    anchors, keys = q.chunk(2)[0], z.chunk(2)[1]
-    return pair_cross_entropy(anchors, keys)[0] + pair_cross_entropy(anchors, keys, 0.2)[0] + triplet(anchors, keys)[0]
+    asked, found = model(views)
+    return pair_cross_entropy(asked, found)[0] + pair_cross_entropy(asked, found, 0.2)[0] + triplet(asked, found)[0]
 
 
 def _train_step(rank: int, folder: str) -> None:

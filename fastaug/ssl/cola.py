@@ -16,10 +16,11 @@ __all__ = ["Cola", "pair_cross_entropy", "triplet"]
 
 
 class Cola(nn.Module):
-    """Encoder and head as one module, so that DistributedDataParallel sees a single forward: x -> (h, z, q).
+    """Encoder, head and similarity as one module, so that DistributedDataParallel sees a single forward: two crops of
+    each example (2, B, ...) -> (2, B, projection_dim), what the first crops ask with and what the second crops are.
 
-    h (B, dim) is what the encoder gives and is kept; z = tanh(LayerNorm(linear(dropout(h)))), (B, projection_dim); q is
-    what an anchor asks with: z W with ``bilinear`` (so that q · z' is the similarity z W z'), z itself without.
+    A crop is z = tanh(LayerNorm(linear(dropout(encoder(x))))); a first crop asks with z W where ``bilinear``, so that
+    the inner product with a second crop z' is the similarity z W z', else with z itself.
 
     Args:
         dropout: share of h that training zeroes. 0.1 in the experiments on FMA; none in the published code.
@@ -39,10 +40,9 @@ class Cola(nn.Module):
             # of what they learn: after 400 steps of the demo 65 instead of 45 % of the anchors find their crop.
             nn.init.normal_(self.similarity.weight, std=0.005)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        h = self.encoder(x)
-        z = self.projector(h)
-        return h, z, z if self.similarity is None else self.similarity(z)
+    def forward(self, crops: Tensor) -> Tensor:
+        first, second = self.projector(self.encoder(crops.flatten(0, 1))).chunk(2)
+        return torch.stack([first if self.similarity is None else self.similarity(first), second])
 
 
 def pair_cross_entropy(
