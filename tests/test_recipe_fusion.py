@@ -70,10 +70,11 @@ def config(module: ModuleType, music: Path, code: str, out: Path, **changes: Any
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_ten_and_ten_steps_equal_twenty(fusion: ModuleType, music: Path, code: str, tmp_path: Path, kind: str) -> None:
-    transform = "branch_waveform" if kind == "separate" else f"{code}:gain"
-    cfg = config(fusion, music, code, tmp_path / "whole", steps=20, fusion=kind, transform=transform)
-    fusion.main(cfg)
-    halves = config(fusion, music, code, tmp_path / "halves", steps=20, fusion=kind, transform=transform)
+    changes: dict[str, Any] = {"fusion": kind, "steps": 20}
+    changes |= {"transform": "branch_waveform"} if kind == "separate" else {}
+    changes |= {"accumulate": 3} if kind == "joint" else {}
+    fusion.main(config(fusion, music, code, tmp_path / "whole", **changes))
+    halves = config(fusion, music, code, tmp_path / "halves", **changes)
     fusion.main(halves, stop=StopAfter(10))
     assert log(tmp_path / "halves")[-1]["step"] == 10
     fusion.main(halves)
