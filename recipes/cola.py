@@ -171,7 +171,7 @@ def main(
             step += 1
             bar.update()
             if world.first and (step % cfg.log_every == 0 or step == cfg.steps):
-                values = monitor.look(step, batch_size, loss, *z) | {"found": contrast(cfg, z, False)[1].item()}
+                values = monitor.look(step, batch_size, loss, *z[1:]) | {"found": contrast(cfg, z, False)[1].item()}
                 run.log(step, **values)
                 report(bar, shown, values)
                 if on_log:
@@ -191,11 +191,11 @@ def main(
 
 
 def contrast(cfg: Config, z: Tensor, across: bool | None = None) -> tuple[Tensor, Tensor]:
-    """The loss for (2, B, D), and the share of first crops that find their second crop. ``across=False``: among those
-    of this process, without meeting the others."""
+    """The loss for what Cola gives, and the share of first crops that find their second crop. ``across=False``:
+    among those of this process, without meeting the others."""
     if cfg.loss == "triplet":
-        return triplet(z[0], z[1], cfg.margin, across)
-    return pair_cross_entropy(z[0], z[1], cfg.temperature if cfg.loss == "cosine" else None, across)
+        return triplet(z[0], z[2], cfg.margin, across)
+    return pair_cross_entropy(z[0], z[2], cfg.temperature if cfg.loss == "cosine" else None, across)
 
 
 def training_pipeline(cfg: Config, data: Dataset, world: World, batch_size: int) -> Pipeline:

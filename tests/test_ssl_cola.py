@@ -72,15 +72,16 @@ def test_a_perfect_match_is_found_and_a_shifted_one_never() -> None:
 def test_first_crops_ask_with_z_w_and_second_crops_are_z() -> None:
     model = Cola(nn.Identity(), 3, projection_dim=4).eval()
     crops = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
-    asked, found = model(crops)
+    asked, before, found = model(crops)
     linear, norm = model.projector[1], model.projector[2]
     first, second = (torch.tanh(nn.functional.layer_norm(linear(c), (4,), norm.weight, norm.bias)) for c in crops)
     torch.testing.assert_close(found, second)
+    torch.testing.assert_close(before, first)
     assert model.similarity is not None
     w = model.similarity.weight.T
     torch.testing.assert_close(asked @ found.T, torch.einsum("id,de,je->ij", first, w, second))
     plain = Cola(nn.Identity(), 3, 4, bilinear=False)
-    assert plain.similarity is None and torch.equal(*plain(crops[:1].expand(2, -1, -1)))
+    assert plain.similarity is None and torch.equal(*plain(crops)[:2])
 
 
 def test_half_precision_is_computed_in_float32() -> None:
@@ -111,7 +112,7 @@ def _model_and_views() -> tuple[Cola, Tensor]:
 
 
 def _losses(model: nn.Module, views: Tensor) -> Tensor:
-    asked, found = model(views)
+    asked, _, found = model(views)
     return pair_cross_entropy(asked, found)[0] + pair_cross_entropy(asked, found, 0.2)[0] + triplet(asked, found)[0]
 
 

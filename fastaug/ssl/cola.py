@@ -17,7 +17,7 @@ __all__ = ["Cola", "pair_cross_entropy", "triplet"]
 
 class Cola(nn.Module):
     """Encoder, head and similarity as one module, so that DistributedDataParallel sees a single forward: two crops of
-    each example (2, B, ...) -> (2, B, projection_dim), what the first crops ask with and what the second crops are.
+    each example (2, B, ...) -> (3, B, D): what first crops ask with, first crops, second crops.
 
     A crop is z = tanh(LayerNorm(linear(dropout(encoder(x))))); a first crop asks with z W where ``bilinear``, so that
     the inner product with a second crop z' is the similarity z W z', else with z itself.
@@ -42,7 +42,7 @@ class Cola(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         first, second = self.projector(self.encoder(crops.flatten(0, 1))).chunk(2)
-        return torch.stack([first if self.similarity is None else self.similarity(first), second])
+        return torch.stack([first if self.similarity is None else self.similarity(first), first, second])
 
 
 def pair_cross_entropy(
