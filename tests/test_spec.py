@@ -329,6 +329,8 @@ def test_kernels_equal_the_cpu(bins: int, frames: int, monkeypatch: pytest.Monke
             args = (*bounds(bins, frames), 0.0 if mean else 0.5, mean, valid, active)
             got, expected = spec._mask_cuda(x, *args), spec._mask_cpu(x, *args)
             assert (got - expected).abs().max() <= (1e-6 if mean else 0)
+            own = x.clone()
+            assert spec._mask_cuda(own, *args, inplace=True).data_ptr() == own.data_ptr() and torch.equal(own, got)
         time = torch.linspace(-3, frames + 2, frames).repeat(4, 1) + torch.arange(4)[:, None] / 7
         freq = torch.linspace(1, bins - 1, bins).repeat(4, 1)
         edges = torch.tensor([[0, frames - 1], [-2, frames + 1], [1, 1], [0, 3]])
