@@ -287,7 +287,8 @@ def _check_warp(name: str, width: int | float) -> None:
 def _words(keys: Keys, param: str, count: int) -> Tensor:
     """int64 (B, count, 2): two raw 32-bit words a mask, one for its width and one for its place."""
     blocks = [keys.words(param, block=block) for block in range(max(1, -(-2 * count // 4)))]
-    return torch.cat(blocks, dim=1)[:, : 2 * count].reshape(len(keys), count, 2)
+    words = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+    return words[:, : 2 * count].reshape(len(keys), count, 2)
 
 
 def _draw(keys: Keys, name: str, masks: Count) -> Params:
