@@ -256,7 +256,7 @@ template <class Piece>
 FA_HD void fa_fft_descend(const FaFft& fft, FaComplex<Piece>* z, int begin) {
     int length = fft.size;
     for (int pass = 0; pass < fft.passes - 1; length /= fft.radix[pass++]) {
-        if (length > fft.run && begin % length) continue;
+        if (begin % length) continue;
         const int end = begin + fa_max(length, fft.run);
         fa_fft_pass_of<false>(fft.radix[pass], z, begin, end, length, fft.table + 2 * (fft.size - length));
     }
@@ -267,7 +267,7 @@ FA_HD void fa_fft_ascend(const FaFft& fft, FaComplex<Piece>* z, int end) {
     int length = fft.radix[fft.passes - 1];
     for (int pass = fft.passes - 2; pass >= 0; --pass) {
         length *= fft.radix[pass];
-        if (length > fft.run && end % length) return;
+        if (end % length) return;
         const int begin = end - fa_max(length, fft.run);
         fa_fft_pass_of<true>(fft.radix[pass], z, begin, end, length, fft.table + 2 * (fft.size - length));
     }
