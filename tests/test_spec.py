@@ -37,7 +37,7 @@ def spectra(rows: int = 4, channels: int = 2, bins: int = 40, frames: int = 37) 
 def bounds(bins: int = 40, frames: int = 37) -> list[Tensor]:
     """Two masks an axis: inside, at the edges, empty, overlapping, and beyond either end."""
     freq = [[3, 10], [0, bins - 1], [5, 5], [-4, bins - 2]], [[4, 0], [1, 1], [3, 6], [6, 9]]
-    time = [[0, 30], [frames, 2], [1, 1], [-(1 << 62), -3]], [[5, 7], [4, 0], [1, 1], [1 << 62, 1 << 62]]
+    time = [[0, 30], [frames, 2], [1, 1], [-(1 << 62), -3]], [[5, 1 << 62], [4, 0], [1, 1], [1 << 62, 7]]
     return [torch.tensor(part) for part in (*freq, *time)]
 
 
