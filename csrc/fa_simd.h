@@ -45,6 +45,43 @@ FA_HD void fa_transpose_four(fa_float4* r) {
     r[2] = FA_SHUFFLE_FOUR(high, high2, 0, 1, 4, 5), r[3] = FA_SHUFFLE_FOUR(high, high2, 2, 3, 6, 7);
 }
 
+// columns (count, kRows) from rows of `count` floats, a multiple of 4, in kRows stretches of memory, times `scale`
+// (count) if there is one: a cache line of each row at a time.
+template <int kRows, bool kScaled = false>
+FA_HD void fa_side_by_side(const float* const* rows, long long count, float* columns, const float* scale = nullptr) {
+    for (long long line = 0; line < count; line += 16) {
+        const long long end = fa_min<long long>(line + 16, count);
+        for (int r = 0; r < kRows; r += 4) {
+            const float* row[4] = {rows[r], rows[r + 1], rows[r + 2], rows[r + 3]};
+            for (long long n = line; n < end; n += 4) {
+                fa_float4 tile[4], factor;
+                if constexpr (kScaled) memcpy(&factor, scale + n, sizeof factor);
+                FA_UNROLL(4)
+                for (int i = 0; i < 4; ++i) {
+                    memcpy(&tile[i], row[i] + n, sizeof tile[i]);
+                    if constexpr (kScaled) tile[i] = tile[i] * factor;
+                }
+                fa_transpose_four(tile);
+                FA_UNROLL(4)
+                for (int i = 0; i < 4; ++i) memcpy(columns + (n + i) * kRows + r, &tile[i], sizeof tile[i]);
+            }
+        }
+    }
+}
+
+// Four rows of `count` floats, a multiple of 4, from the first four of columns (count, kRows).
+template <int kRows>
+FA_HD void fa_four_below_another(const float* columns, long long count, float* const* rows) {
+    for (long long n = 0; n < count; n += 4) {
+        fa_float4 tile[4];
+        FA_UNROLL(4)
+        for (int i = 0; i < 4; ++i) memcpy(&tile[i], columns + (n + i) * kRows, sizeof tile[i]);
+        fa_transpose_four(tile);
+        FA_UNROLL(4)
+        for (int i = 0; i < 4; ++i) memcpy(rows[i] + n, &tile[i], sizeof tile[i]);
+    }
+}
+
 // Sixteen floats as one, two or four vectors. GCC keeps a vector that is wider than the machine's in memory, which
 // costs five times the time: code over FaLanes<Piece> is compiled once for each width by FA_BY_WIDTH.
 template <class Piece>

@@ -19,6 +19,7 @@ from fastaug.ahead import load_ahead
 from fastaug.batch import Batch
 from fastaug.checks import check_rate
 from fastaug.codecs.status import DecodeError
+from fastaug.frontends.spectrogram import Framed
 from fastaug.labels import Labels
 from fastaug.loader import CROPS, Loader, Part
 from fastaug.plan import Plan
@@ -207,7 +208,11 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             flat = self.frontend(audio.flatten(0, 1))
             spectra = flat.reshape(*audio.shape[:2], *flat.shape[1:])
             valid = self._valid_frames(batch, audio.shape[-1])
-            spectra, spec_params = transform_views(spectra, self.spec_transform, batch.subkeys, "spec_transform", valid)
+            # Spectrograms of our own front ends are new; those of others may be kept, or be the audio itself.
+            fresh = isinstance(self.frontend, Framed) and not spectra.requires_grad
+            spectra, spec_params = transform_views(
+                spectra, self.spec_transform, batch.subkeys, "spec_transform", valid, fresh
+            )
         if self.views is None:
             audio, spectra = audio[0], None if spectra is None else spectra[0]
         return dataclasses.replace(

@@ -20,12 +20,15 @@ void fa_resample(const float* x, float* y, long long rows, long long stride, lon
                  long long start, long long length, long long up, long long down, const float* taps, long long half,
                  int interpolated, long long threads);
 
-// csrc/cpu/resample_fft.cpp: the same, by blocks. shape: outputs, hop, lead of FaBlocks, then size, passes and radices
-// of both FFTs.
+// csrc/cpu/fft.cpp. Of an FFT of n points: the radices of its passes (at most 16), whose number is returned, and where
+// each bin lies behind them (null: not wanted). 0 where n has a prime factor above 7.
+int fa_fft_order(int n, int* radices, int* positions);
+
+// csrc/cpu/resample_fft.cpp: the same as fa_resample, by blocks; csrc/resample_fft.h names the numbers.
 void fa_resample_blocks(const float* x, float* y, long long rows, long long stride, long long count, long long x_start,
                         long long start, long long length, long long up, long long down, const float* taps,
-                        long long half, int interpolated, const long long* shape, const float* forward_twiddles,
-                        const float* inverse_twiddles, const int* target, const int* sources, const float* factors,
+                        long long half, int interpolated, long long outputs, long long hop, long long lead,
+                        int forward_size, int inverse_size, const int* target, const int* sources, const float* factors,
                         long long threads);
 
 // csrc/cpu/reverb.cpp. settings: (rows, 6) reverberance, hf_damping, room_scale, stereo_depth, pre_delay_ms,
@@ -114,10 +117,10 @@ void fa_spec_warp(const float* x, float* y, const float* freq_at, const long lon
                   long long channels, long long bins, long long frames, long long threads);
 
 // csrc/cpu/spectral.cpp. x (rows, length) to y (rows, bands, frames), float or (narrow) bfloat16; csrc/spectral.h names
-// the numbers. window (width, padded to a multiple of 4 by zeros), halved; the bank as in FaBank. n_fft: a power of
-// two, 128 to 16384. fa_spectral_settle: y (clips, count) in place; top_db < 0: none.
+// the numbers. window (width, padded to a multiple of 4 by zeros), halved; the bank as in FaBank. n_fft: even, at
+// most 16384, without prime factors above 7. fa_spectral_settle: y (clips, count) in place; top_db < 0: none.
 void fa_spectral(const float* x, void* y, int narrow, const float* window, const float* weights, const int* first,
                  const int* begin, long long bands, long long rows, long long length, long long frames, long long hop,
                  long long lead, long long width, long long n_fft, int reflect, double gain, double offset,
-                 double floor, double scale, int logarithm, int magnitude, long long threads);
+                 double floor, double scale, double shift, int logarithm, int magnitude, long long threads);
 void fa_spectral_settle(float* y, long long clips, long long count, double top_db, int normalise, long long threads);

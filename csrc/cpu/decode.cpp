@@ -29,8 +29,9 @@ struct Crop {
     long long before, after;      // zeros to write left and right of them
 };
 
-struct Plan {  // the arguments of fa_resample and, if there is a shape, of fa_resample_blocks
-    long long up, down, taps, half, interpolated, shape, forward_twiddles, inverse_twiddles, target, sources, factors;
+struct Plan {  // the arguments of fa_resample and, if a block has outputs, of fa_resample_blocks
+    long long up, down, taps, half, interpolated;
+    long long outputs, hop, lead, forward_size, inverse_size, target, sources, factors;
 };
 
 struct Outcome {
@@ -230,13 +231,13 @@ const T* table(long long address) {
 void resample_row(const Crop& crop, const Plan& plan, const float* x, long long start, long long count, float* y) {
     const float* taps = table<float>(plan.taps);
     const int interpolated = static_cast<int>(plan.interpolated);
-    if (!plan.shape) {
+    if (!plan.outputs) {
         return fa_resample(x, y, 1, count, count, start, crop.first, crop.count, plan.up, plan.down, taps, plan.half,
                            interpolated, 1);
     }
     fa_resample_blocks(x, y, 1, count, count, start, crop.first, crop.count, plan.up, plan.down, taps, plan.half,
-                       interpolated, table<long long>(plan.shape), table<float>(plan.forward_twiddles),
-                       table<float>(plan.inverse_twiddles), table<int>(plan.target), table<int>(plan.sources),
+                       interpolated, plan.outputs, plan.hop, plan.lead, static_cast<int>(plan.forward_size),
+                       static_cast<int>(plan.inverse_size), table<int>(plan.target), table<int>(plan.sources),
                        table<float>(plan.factors), 1);
 }
 

@@ -129,6 +129,7 @@ PyMethodDef methods[] = {
     FA_BIND(fa_draw_integers),
     FA_BIND(fa_resample_table),
     FA_BIND(fa_resample),
+    FA_BIND(fa_fft_order),
     FA_BIND(fa_resample_blocks),
     FA_BIND(fa_reverb),
     FA_BIND(fa_time_stretch),

@@ -180,8 +180,8 @@ def _plan(from_rate: int, to_rate: int) -> tuple[tuple[int, ...], Any]:
     """The fields of a Plan of csrc/cpu/decode.cpp, and what keeps their tables in memory."""
     up, down = _resample.reduced(from_rate, to_rate)
     plan, grid = _resample._plan(up, down, "high"), _resample.blocks(up, down, "high")
-    addresses = grid.addresses if grid else (0,) * 6
-    return (up, down, plan.taps.data_ptr(), plan.half, int(plan.interpolated), *addresses), (plan, grid)
+    blocks = grid.arguments if grid else (0,) * 8
+    return (up, down, plan.taps.data_ptr(), plan.half, int(plan.interpolated), *blocks), (plan, grid)
 
 
 def decode_into(
