@@ -11,7 +11,8 @@
 // -ffp-contract=off keeps every clone from fusing what fa_fma does not name. Only GCC on x86-64 ELF has the dispatcher
 // we rely on. A comma would separate two clones there, hence the architecture level; before GCC 12, which knows none,
 // "fma" (256-bit floats, 128-bit integers).
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+// -DFA_ONE_CLONE leaves the baseline alone.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && !defined(FA_ONE_CLONE)
 #if __GNUC__ >= 12
 #define FA_CLONES __attribute__((target_clones("avx512f", "arch=x86-64-v3", "default")))
 #else
@@ -123,6 +124,20 @@ FA_HD Number fa_splat(float value) {
     }
 }
 
+// Bits of the widest vectors that FA_BY_WIDTH uses: what the machine has, or less if the environment says so when the
+// first of them is called, FASTAUG_SIMD=avx2 or sse (so that a test may run what an older machine would).
+#if defined(__x86_64__) && defined(__GNUC__)
+inline int fa_vector_bits() {
+    static const int bits = [] {
+        const char* asked = getenv("FASTAUG_SIMD");
+        const bool sse = asked && strcmp(asked, "sse") == 0, avx2 = asked && strcmp(asked, "avx2") == 0;
+        if (__builtin_cpu_supports("avx512f") && !sse && !avx2) return 512;
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && !sse ? 256 : 128;
+    }();
+    return bits;
+}
+#endif
+
 // Defines `name` (a function without result) from the always inlined template<class Piece> name_lanes: three clones as
 // those of FA_CLONES, each with its own width; the wide ones have FMA.
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -131,10 +146,9 @@ FA_HD Number fa_splat(float value) {
     __attribute__((target("avx2,fma"))) void name##_avx2 parameters { name##_lanes<fa_float8> arguments; }       \
     void name##_sse parameters { name##_lanes<fa_float4> arguments; }                                            \
     void name parameters {                                                                                       \
-        static auto* const widest_usable = __builtin_cpu_supports("avx512f") ? name##_avx512                     \
-                                           : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")     \
-                                               ? name##_avx2                                                     \
-                                               : name##_sse;                                                     \
+        static auto* const widest_usable = fa_vector_bits() == 512   ? name##_avx512                             \
+                                           : fa_vector_bits() == 256 ? name##_avx2                               \
+                                                                     : name##_sse;                               \
         widest_usable arguments;                                                                                 \
     }
 #else
