@@ -21,7 +21,8 @@ from fastaug import codecs
 TRACKS, SECONDS, SOURCE_RATE = (8 if QUICK else 16), 30.0, 44_100
 MARGIN = 512  # source samples read on both sides, so that the peer's resampler has its context
 MP3_KBPS = 192
-SOUNDFILE, TORCHCODEC, ONE_THREAD = "soundfile range + soxr HQ", "torchcodec range", "fastaug on one thread"
+SOUNDFILE, TORCHCODEC = "soundfile range + soxr HQ", "torchcodec range"
+ONE_THREAD, TWO_CALLS = "fastaug on one thread", "fastaug, a call of one thread for each half"
 CROP_RATIOS = {
     ("mp3", 1): {SOUNDFILE: 3.5, TORCHCODEC: 10.0},
     ("flac", 1): {SOUNDFILE: 3.5, TORCHCODEC: 10.0},
@@ -114,12 +115,23 @@ def test_crop(benchmark: Any, threads: int, codec: str) -> None:
         samples, _ = codecs.decode(data, begin, SAMPLES, RATE, channels=1, device="cpu", num_threads=num_threads)
         return samples
 
-    alone = Peer(ONE_THREAD, None, lambda: lambda: ours(1), check=agrees(200))
+    def some(chosen: slice) -> np.ndarray:
+        part, _ = codecs.decode(data[chosen], begin[chosen], SAMPLES, RATE, channels=1, device="cpu", num_threads=1)
+        return part.numpy()
+
+    def halves() -> Callable[[], np.ndarray]:
+        run = clip_by_clip(some, [slice(0, TRACKS // 2), slice(TRACKS // 2, TRACKS)], threads=2)
+        return lambda: np.concatenate(run())
+
+    scaling = [
+        Peer(ONE_THREAD, None, lambda: lambda: ours(1), check=agrees(200)),
+        Peer(TWO_CALLS, None, halves, check=agrees(200), note="what two cores give where nothing is shared"),
+    ]
     compare(
         benchmark,
         ours,
         [
-            *([alone] if threads > 1 else []),
+            *(scaling if threads == 2 else []),
             Peer(SOUNDFILE, "soundfile", lambda: crops(soundfile_soxr), check=agrees(50)),
             Peer("librosa.load(offset, duration)", "librosa", lambda: crops(librosa_load), check=agrees(40, edge=200)),
             Peer(

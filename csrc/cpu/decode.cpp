@@ -118,6 +118,7 @@ void probe_mp3(Member& member) {
     member.channels = stream->header.channels;
     member.present = stream->total;
     member.frames = std::max(stream->total, stream->announced);
+    member.silent = stream->silent;
     member.cut = stream->status == kChanged ? kChanged : kTruncated;
     member.index = static_cast<long long>(reinterpret_cast<intptr_t>(stream.release()));
 }

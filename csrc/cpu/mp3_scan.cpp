@@ -247,6 +247,11 @@ int mp3_scan(const uint8_t* data, long long size, Mp3Stream& s) {
     // A stream that was cut ends with sound, not with padding.
     const bool whole = tagged < 0 || count >= tagged;
     s.total = std::max<long long>(0, count * s.header.samples - s.skip - (whole ? padding : 0));
+    long long cut = 0;
+    while (cut < count &&
+           s.frames[static_cast<size_t>(cut)].main_before < s.frames[static_cast<size_t>(cut)].main_begin)
+        ++cut;
+    s.silent = std::clamp(cut * s.header.samples - s.skip, 0ll, s.total);
     s.announced = tagged < 0 ? 0 : std::max<long long>(0, tagged * s.header.samples - s.skip - padding);
     if (changed > 0) s.announced = s.total + changed;
     return s.status;

@@ -30,7 +30,7 @@ Encoded = bytes | bytearray | memoryview | mmap.mmap | npt.NDArray[np.uint8] | T
 # Struct Member of csrc/cpu/member.h: fields of int64, in its order.
 _MEMBER_FIELDS = (
     "address", "size", "format", "status", "where", "rate", "channels", "bits", "frames",
-    "present", "cut", "kind", "block", "data", "end", "origin", "variant", "index",
+    "present", "cut", "kind", "block", "data", "end", "origin", "variant", "index", "silent",
 )  # fmt: skip
 _MEMBER = np.dtype([(name, np.int64) for name in _MEMBER_FIELDS])
 WAV, FLAC, MP3 = 1, 2, 4  #: AudioFormat of csrc/codecs/probe.h
@@ -101,7 +101,7 @@ class Members:
             kind = "MP3/MPEG_LAYER_III"
         else:
             kind = "FLAC/PCM_S8" if row["bits"] == 8 else f"FLAC/PCM_{row['bits']}"
-        return Info(int(row["rate"]), int(row["frames"]), int(row["channels"]), kind)
+        return Info(int(row["rate"]), int(row["frames"]), int(row["channels"]), kind, int(row["silent"]))
 
     def error(self, i: int, status: Status, where: int) -> DecodeError:
         """What went wrong with member ``i``, in words."""
