@@ -11,8 +11,7 @@
 // -ffp-contract=off keeps every clone from fusing what fa_fma does not name. Only GCC on x86-64 ELF has the dispatcher
 // we rely on. A comma would separate two clones there, hence the architecture level; before GCC 12, which knows none,
 // "fma" (256-bit floats, 128-bit integers).
-// -DFA_ONE_CLONE leaves the baseline alone.
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && !defined(FA_ONE_CLONE)
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #if __GNUC__ >= 12
 #define FA_CLONES __attribute__((target_clones("avx512f", "arch=x86-64-v3", "default")))
 #else
@@ -124,8 +123,9 @@ FA_HD Number fa_splat(float value) {
     }
 }
 
-// Bits of the widest vectors that FA_BY_WIDTH uses: what the machine has, or less if the environment says so when the
-// first of them is called, FASTAUG_SIMD=avx2 or sse (so that a test may run what an older machine would).
+// Bits of the widest vectors that FA_BY_WIDTH and others who ask use: what the machine has, or less if the environment
+// says so when the first of them is called, FASTAUG_SIMD=avx2 or sse (so that a test may run what an older machine
+// would).
 #if defined(__x86_64__) && defined(__GNUC__)
 inline int fa_vector_bits() {
     static const int bits = [] {

@@ -122,6 +122,18 @@ def test_a_xing_frame_without_delays_trims_nothing(options: str) -> None:
     assert np.array_equal(ours[:, 1105 : 1105 + 50_000], whole(data)[:, :50_000])
 
 
+@needs_lame
+def test_a_pipeline_keeps_the_timeline_of_a_cut_stream(tmp_path: Path) -> None:
+    data = lame(44_100, 2, "-b 128")
+    cut = data[len(data) // 3 :]
+    (tmp_path / "cut.mp3").write_bytes(cut)
+    pipe = fastaug.Pipeline(tmp_path, crop="whole", sample_rate=44_100, batch_size=1, channels=2, device="cpu")
+    (batch,) = list(pipe)
+    silent = fastaug.info(tmp_path / "cut.mp3").silent
+    assert silent > 0 and not pipe.stats.bad and not batch.audio[..., :silent].any()
+    assert np.array_equal(batch.audio[0], whole(cut))
+
+
 FOOTER = b"ID3\x04\x00\x10" + bytes([0, 0, 0, 64]) + bytes(64) + b"3DI\x04\x00\x10" + bytes([0, 0, 0, 64])
 APE_WITH_HEADER = (
     b"APETAGEX" + struct.pack("<IIII", 2000, 32 + 40, 1, 0xA000_0000) + bytes(8) + b"\xff\xfb\x90\x64" * 10
