@@ -160,6 +160,21 @@ FA_HD Number fa_splat(float value) {
     }
 }
 
+// Bits of the widest vectors that FA_BY_WIDTH and others who ask use: what the machine has, or less if the environment
+// says so when the first of them is called, FASTAUG_SIMD=avx2 or sse (so that a test may run what an older machine
+// would).
+#if defined(__x86_64__) && defined(__GNUC__)
+inline int fa_vector_bits() {
+    static const int bits = [] {
+        const char* asked = getenv("FASTAUG_SIMD");
+        const bool sse = asked && strcmp(asked, "sse") == 0, avx2 = asked && strcmp(asked, "avx2") == 0;
+        if (__builtin_cpu_supports("avx512f") && !sse && !avx2) return 512;
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && !sse ? 256 : 128;
+    }();
+    return bits;
+}
+#endif
+
 // Defines `name` (a function without result) from the always inlined template<class Piece> name_lanes: three clones as
 // those of FA_CLONES, each with its own width; the wide ones have FMA.
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -168,10 +183,9 @@ FA_HD Number fa_splat(float value) {
     __attribute__((target("avx2,fma"))) void name##_avx2 parameters { name##_lanes<fa_float8> arguments; }       \
     void name##_sse parameters { name##_lanes<fa_float4> arguments; }                                            \
     void name parameters {                                                                                       \
-        static auto* const widest_usable = __builtin_cpu_supports("avx512f") ? name##_avx512                     \
-                                           : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")     \
-                                               ? name##_avx2                                                     \
-                                               : name##_sse;                                                     \
+        static auto* const widest_usable = fa_vector_bits() == 512   ? name##_avx512                             \
+                                           : fa_vector_bits() == 256 ? name##_avx2                               \
+                                                                     : name##_sse;                               \
         widest_usable arguments;                                                                                 \
     }
 #else

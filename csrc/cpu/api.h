@@ -75,13 +75,15 @@ int fa_flac_probe(const unsigned char* data, long long size, long long* facts, u
 int fa_flac_decode(const unsigned char* data, long long size, long long start, long long length, float* floats,
                    int* integers, long long stride, long long* trouble);
 
-// csrc/cpu/decode.cpp. Tables of int64, one row a member, crop or plan; their fields are named there.
+// csrc/cpu/decode.cpp. Tables of int64, one row a member or plan; their fields are named in member.h and crops.h.
 // fa_audio_release frees what fa_audio_probe keeps of the members.
 void fa_audio_probe(long long* members, long long count, long long threads);
 void fa_audio_release(long long* members, long long count);
-void fa_audio_decode(const long long* members, const long long* crops, long long count, const long long* plans,
-                     long long* outcomes, float* y, long long rows, long long channels, long long length,
-                     long long longest, long long threads);
+// wanted: (4, count) columns of Wanted; outcomes (count, 2): status and byte offset, written where a crop failed. rate:
+// of the output, 0 keeps each member's own; plans: one for each other rate of the members.
+void fa_audio_decode(const long long* members, const long long* wanted, long long count, long long rate,
+                     const long long* plans, long long plan_count, long long* outcomes, float* y, long long rows,
+                     long long channels, long long length, long long longest, long long threads);
 
 // csrc/cpu/tar.cpp. Walks the headers of a tar; entries: (capacity, 8), its fields are named there. Returns how many
 // there are; those beyond `capacity` are not written.
@@ -96,7 +98,7 @@ long long fa_stage_plan(const long long* members, long long* crops, long long co
                         long long threads);
 void fa_stage_fill(long long handle, unsigned char* audio, long long offset, long long* tables, long long threads);
 
-// csrc/cpu/mp3_stage.cpp: what csrc/cuda/mp3.cu reads. pieces: int64 rows, their fields are named there.
+// csrc/cpu/mp3_stage.cpp: what csrc/cuda/mp3_*.cu read. pieces: int64 rows, their fields are named there.
 // fa_mp3_gpu_tables fills FaMp3GpuTables, where given, and returns its size. fa_mp3_stage writes the main data and the
 // units (unit_count, 4) that fa_mp3_measure counted, which of them to decode in which order, and the crops (count, 9)
 // as FaMp3Crop; returns how many units there are to decode.
