@@ -120,7 +120,7 @@ class Transform(nn.Module):
     batch_dim: ClassVar[int] = 3
 
     def __init_subclass__(cls) -> None:
-        """A subclass that processes in its own way inherits neither `pointwise` nor `rowwise`, which stand for another."""
+        """A subclass that processes in its own way inherits no `pointwise` or `rowwise` that stand for another."""
         super().__init_subclass__()
         if "process" in cls.__dict__ and "pointwise" not in cls.__dict__:
             cls.pointwise = Transform.pointwise  # type: ignore[method-assign]
