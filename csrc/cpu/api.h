@@ -65,6 +65,8 @@ void fa_pointwise(const float* x, float* y, const long long* starts, const unsig
                   const unsigned char* flip_after, const float* factor_after, const unsigned char* active_after,
                   int clip_after, long long rows, long long channels, long long length, long long out_length,
                   long long threads);
+// Rows of `size` samples: row r of y is row r % given of x.
+void fa_repeat(const float* x, float* y, long long rows, long long given, long long size, long long threads);
 void fa_echo(const float* x, float* y, const long long* offset, const float* dry, const float* wet,
              const unsigned char* active, long long rows, long long channels, long long length, long long threads);
 
