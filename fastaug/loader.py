@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastaug.batch import Batch, Place
+from fastaug.blocks import Blocks
 from fastaug.checks import raise_if_ours
 from fastaug.codecs.native import Ints, Wanted
 from fastaug.codecs.open import OpenBatch
@@ -122,12 +123,14 @@ class Loader:
     flat: bool = False
     #: output length of every record, filled by `count_segments`
     _lengths: dict[int, int | BadRecord] = field(default_factory=dict)
+    _blocks: Blocks = field(default_factory=Blocks)
 
     def room(self, rows: int, device: torch.device | None = None) -> Tensor | None:
         """Samples (V, rows, C, T) of a batch, uninitialised; None where their shape depends on the records."""
         if self.crop_samples is None or self.channels is None:
             return None
-        return torch.empty(self.views, rows, self.channels, self.crop_samples, device=device)
+        shape = (self.views, rows, self.channels, self.crop_samples)
+        return self._blocks.empty(*shape) if device is None else torch.empty(shape, device=device)
 
     def announce(self, tasks: Sequence[Task]) -> None:
         """Have the records of some tasks fetched from storage, without waiting for them."""

@@ -154,10 +154,10 @@ def read_record(index: ShardIndex, members: list[Member]) -> Record:
 
 
 def announce_record(index: ShardIndex, members: list[Member]) -> None:
-    """Have the system fetch a record's bytes from storage, without waiting. What is wrong with it, reading it tells."""
-    begin, end = min(member.offset for member in members), max(member.offset + member.size for member in members)
+    """Have the system fetch a record's audio from storage, without waiting. What is wrong with it, reading it tells."""
+    _, offset, size = members[0]
     with contextlib.suppress(OSError, ValueError):
-        fetch(index.path, index.stamp, begin, end)
+        fetch(index.path, index.stamp, offset, offset + size)
 
 
 def _fields(suffix: str, content: memoryview) -> dict[str, Any]:

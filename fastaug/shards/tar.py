@@ -72,8 +72,8 @@ def map_shard(path: str, expected: Stamp) -> memoryview:
 
 
 def fetch(path: str, expected: Stamp, begin: int, end: int) -> None:
-    """Have bytes [begin, end) of a file read into memory in the background. Raises as `map_shard`."""
-    mapped = map_shard(path, expected).obj
+    """Have bytes [begin, end) of a file read into memory in the background. Raises as `map_shard`, if it notices."""
+    mapped = _mapping(path, expected).obj
     if isinstance(mapped, mmap.mmap) and hasattr(mapped, "madvise"):
         first = begin // mmap.PAGESIZE * mmap.PAGESIZE
         mapped.madvise(mmap.MADV_WILLNEED, first, end - first)
