@@ -61,7 +61,7 @@ def load_ahead(
             if os.getpid() != process:
                 raise RuntimeError("this iterator was begun in another process: call iter() again in this one")
             while len(ahead) <= prefetch and (i := next(waiting, None)) is not None:
-                ahead.append(begin(loader, plan.tasks(i), Place(epoch, i, i == len(plan) - 1), way, pool))
+                ahead.append(begin(loader, plan.tasks(i), Place(epoch, i, len(plan)), way, pool))
             if not ahead:
                 return
             yield ahead.popleft()()

@@ -31,7 +31,9 @@ def test_a_block_is_used_again_when_its_tensor_is_gone() -> None:
     assert blocks.empty(2, 7, 1, 20_000).data_ptr() == place, "a last batch that is a little smaller"
 
 
-@pytest.mark.parametrize("keep", [lambda x: x[0, 3], lambda x: x.numpy(), lambda x: x.flatten(0, 1).T, lambda x: [x]])
+@pytest.mark.parametrize(
+    "keep", [lambda x: x[0, 3], lambda x: x.numpy(), lambda x: x.flatten(0, 1)[::2], lambda x: [x]]
+)
 def test_whatever_refers_to_the_memory_keeps_it(keep: Any) -> None:
     blocks = Blocks()
     tensor = blocks.empty(*SHAPE)

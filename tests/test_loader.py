@@ -121,7 +121,7 @@ def test_the_batch_is_decoded_in_place() -> None:
     room = loader.room(4)
     assert room is not None and room.shape == (2, 4, 1, 500)
     part = loader.load([Task(i, 0, i) for i in range(4)], 0, room)
-    place = fastaug.batch.Place(0, 0, True)
+    place = fastaug.batch.Place(0, 0, 1)
     assert loader.collate(part, room, place).audio.data_ptr() == room.data_ptr()
     assert Pipeline(leveled("."), crop="whole", **COMMON)._loader.room(4) is None
 
