@@ -156,6 +156,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         self._delivered = 0
         self._resume_at = 0
         self._done: set[int] = set()  # batches behind the first that has not been delivered
+        self._begun = False  # whether a batch of the epoch has been delivered in this process
         self._lost = Lost()
         self._plans: dict[int, Plan] = {}
 
@@ -205,6 +206,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next ``iter`` plays, from its beginning."""
         self._epoch, self._delivered, self._resume_at, self._done = epoch, 0, 0, set()
+        self._begun = False
 
     def finish(self, batch: Batch) -> Batch:
         """Transfer, augment and compute spectrograms of a batch that a DataLoader worker yielded.
@@ -283,7 +285,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         if changed:
             raise ValueError("cannot resume, the Pipeline has changed since the state was saved: " + ", ".join(changed))
         self._epoch, self._delivered = int(state["epoch"]), int(state["batch"])
-        self._resume_at, self._done = self._delivered, set()
+        self._resume_at, self._done, self._begun = self._delivered, set(), False
 
     def _layout(self) -> dict[str, Any]:
         """What the order and the content of batches depend on."""
@@ -387,8 +389,10 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         if place.epoch != self._epoch:
             self.set_epoch(place.epoch)
         if place.index < self._delivered or place.index in self._done:  # the epoch has been begun again
-            self._delivered, self._done = 0, set()
-        self._resume_at = 0
+            self.set_epoch(place.epoch)
+        if not self._begun:  # it may begin in its midst: a StatefulDataLoader keeps its state to itself
+            self._delivered = min((place.index, *place.lost))
+        self._begun, self._resume_at = True, 0
         self._mark(place.count, (*place.lost, place.index))
         self._stats.note(len(batch), batch.errors, batch.outcomes, place.last)
 
