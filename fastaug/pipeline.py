@@ -339,7 +339,8 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
 
     def _load(self, indices: range, epoch: int, alone: bool) -> Iterator[Batch]:
         """Batches loaded ahead, not yet augmented; on the CPU unless ``alone``: not in a DataLoader worker."""
-        plan, lost, gone = self._plan(epoch), Part(), []
+        plan, lost = self._plan(epoch), Part()
+        gone: list[int] = []
         device = self._decodes_on() if alone else None
         ahead = load_ahead(self._loader, plan, indices, epoch, self.num_threads, self.prefetch, device)
         for found, index in zip(ahead, indices, strict=True):

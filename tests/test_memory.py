@@ -71,17 +71,19 @@ with tempfile.TemporaryDirectory() as folder:
         gc.collect()
         blocks.append(sys.getallocatedblocks())
 print(line, line.slope, blocks)
-sys.exit(2 * (line.slope > 3 * line.error + 4_096) + (blocks[-1] - blocks[1] > 60))
+sys.exit(2 * (line.slope > 3 * line.error + 4_096) + (blocks[-1] - blocks[1] > 600))  # of 1920 examples
 """
 
 
 @pytest.mark.parametrize("threads", [0, 2])
 @pytest.mark.parametrize(
-    ("crops", "objects", "code"), [(0, 0, 0), (64, 0, 2), (0, 10, 1)], ids=["flat", "half the batches", "numbers"]
+    ("crops", "objects", "code"),
+    [(0, 0, 0), (64, 0, 2), (0, 64, 1)],
+    ids=["flat", "half the samples", "a number an example"],
 )
 def test_a_run_keeps_neither_samples_nor_objects(threads: int, crops: int, objects: int, code: int) -> None:
     """Kept samples show in the memory of the process: a heap's own coming and going is a few MiB. Kept objects show in
-    Python's count of its blocks, between epochs."""
+    Python's count of its blocks, between epochs (its lists of free tuples take some hundred)."""
     if threads == 0 and code:
         pytest.skip("the watch is the same with threads")
     command = [sys.executable, "-c", SCRIPT, *map(str, (threads, crops, objects))]
