@@ -40,9 +40,7 @@ class Blocks:
     def empty(self, *shape: int) -> Tensor:
         """An uninitialised tensor of that shape."""
         count = math.prod(shape)
-        if 4 * count > self._bytes:
-            self._bytes = 4 * count
-            self._free.clear()
+        self._bytes = max(self._bytes, 4 * count)
         if 4 * count < max(_LEAST, self._bytes // 2):
             return torch.empty(shape)
         block = self._block(4 * count)

@@ -51,7 +51,7 @@ def test_blocks_of_another_size_are_given_up() -> None:
     small = blocks.empty(2, 1, 1, 100)
     assert small.untyped_storage().nbytes() == 800 and len(blocks._free) == 1
     large = blocks.empty(4, 8, 1, 20_000)
-    assert not blocks._free
+    assert large.untyped_storage().nbytes() == 4 * 8 * 20_000 * 4 and not blocks._free
     del large
     assert len(blocks._free) == 1 and len(blocks._free[0]) == 4 * 8 * 20_000 * 4
     assert not pickle.loads(pickle.dumps(blocks))._free

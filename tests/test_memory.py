@@ -61,9 +61,9 @@ class Leaking(Gain):
 
 torch.set_num_threads(1)
 with tempfile.TemporaryDirectory() as folder:
-    line, pipe = run(shards(Path(folder), 40), 3_000, threads, 1.0, Leaking(gain_db=-6.0), every=2)
+    line, pipe = run(shards(Path(folder), 40), 1_500, threads, 1.0, Leaking(gain_db=-6.0), every=2)
     pipe.set_epoch(pipe.epoch + 1)
-    pipe.epoch_size, blocks = 640, []
+    pipe.epoch_size, blocks = 320, []
     for _ in range(5):
         for batch in pipe:
             pass
@@ -71,7 +71,7 @@ with tempfile.TemporaryDirectory() as folder:
         gc.collect()
         blocks.append(sys.getallocatedblocks())
 print(line, line.slope, blocks)
-sys.exit(2 * (line.slope > 3 * line.error + 4_096) + (blocks[-1] - blocks[1] > 600))  # of 1920 examples
+sys.exit(2 * (line.slope > 3 * line.error + 4_096) + (blocks[-1] - blocks[1] > 300))  # of 960 examples
 """
 
 
