@@ -380,8 +380,11 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             self.set_epoch(self._epoch + 1)
 
     def _decodes_on(self) -> torch.device | None:
-        """The device whose kernels decode; None for the CPU."""
-        return self.device if self.device.type == "cuda" else None
+        """The device whose kernels decode, the caller's current one as a rule; None for the CPU."""
+        if self.device.type != "cuda":
+            return None
+        # By number: what is current is so for a thread, and other threads decode.
+        return self.device if self.device.index is not None else torch.device("cuda", torch.cuda.current_device())
 
     def _note(self, batch: Batch) -> None:
         place = batch.place

@@ -225,6 +225,13 @@ def test_a_batch_is_handed_over_by_an_event(monkeypatch: pytest.MonkeyPatch) -> 
     assert isinstance(nothing.take(), Part)
 
 
+def test_other_threads_decode_on_the_device_that_is_current_for_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    settings: dict[str, Any] = {"sample_rate": RATE, "crop_samples": 9, "num_threads": 1}
+    found = [Pipeline(clips("."), device=name, **settings)._decodes_on() for name in ("cuda", "cuda:1", "cpu")]
+    assert found == [torch.device("cuda", 3), torch.device("cuda", 1), None]
+
+
 # The decoder's side.
 
 
