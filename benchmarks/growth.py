@@ -19,12 +19,12 @@ def costs(curve: Curve) -> list[tuple[float, float]]:
 
 
 def exponent(curve: Curve) -> float:
-    """b of time ~ work ** b, fitted by least squares over the points from the first whose cost is near the best."""
-    points = curve["points"][_first_near_best(curve) :]
+    """b of (time of a call of size x) ~ x ** b, fitted by least squares to the points from the first whose cost is near
+    the best."""
+    points = costs(curve)[_first_near_best(curve) :]
     if len(points) < 2:
         return math.nan
-    x, y = ([math.log(value) for value in values] for values in
-            ([point["work"] for point in points], [point["median"] for point in points]))  # fmt: skip
+    x, y = [math.log(size) for size, _ in points], [math.log(size * cost) for size, cost in points]
     middle_x, middle_y = sum(x) / len(x), sum(y) / len(y)
     above = sum((a - middle_x) * (b - middle_y) for a, b in zip(x, y, strict=True))
     return above / sum((a - middle_x) ** 2 for a in x)
@@ -50,7 +50,7 @@ def statement(curve: Curve) -> str:
     words += "; " + (f"a fixed cost counts below {near:g}" if near > first else "no fixed cost shows")
     power = exponent(curve)
     if not math.isnan(power):
-        words += f", from there the time grows as the {power:.2f}th power of the work"
+        words += f", from there time grows as the size to the {power:.2f}"
     bend = next((x for x, cost in found if x > near and cost > WITHIN * best), None)
     return words + (f" and bends upwards at {bend:g}." if bend is not None else ": linear, no bend.")
 

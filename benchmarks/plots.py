@@ -34,28 +34,32 @@ def ratios(cases: list[dict[str, Any]], to: Path) -> bool:
     shown = [(case, rows) for case in single if (rows := timed_peers(case))]
     if not shown:
         return False
-    figure, axes = plt.subplots(figsize=(9, 0.8 + 0.27 * len(shown)))
-    for place, (_, rows) in enumerate(shown):
-        best, *slower = rows
-        axes.barh(place, best["ratio"] - 1, left=1, height=0.62, color=OURS if best["ratio"] >= 1 else LIMIT)
-        axes.plot([row["ratio"] for row in slower], [place] * len(slower), "o", ms=4, color=PEERS)
-        far = max(row["ratio"] for row in rows)
-        axes.text(
-            max(far, 1) * 1.12, place, f"{best['ratio']:.3g} x  {best['name']}", va="center", fontsize=8, color=QUIET
+    figure, axes = plt.subplots(figsize=(6.5, 0.8 + 0.23 * len(shown)))
+    low = min(0.85, *(row["ratio"] * 0.85 for _, rows in shown for row in rows))
+    high = max(row["ratio"] for _, rows in shown for row in rows) * 1.15
+    for place, (_, (best, *slower)) in enumerate(shown):
+        axes.barh(place, best["ratio"] - 1, left=1, height=0.6, color=OURS if best["ratio"] >= 1 else LIMIT)
+        axes.plot(
+            [row["ratio"] for row in slower], [place] * len(slower), "o", ms=4.5, color=PEERS, mec="white", mew=0.6
         )
+        words = f"{best['ratio']:.3g} x  {best['name']}"
+        axes.text(1.01, place, words, va="center", fontsize=8, color=QUIET, transform=axes.get_yaxis_transform())
     axes.set_yticks(range(len(shown)), [f"{case['suite']}: {short_name(case)}" for case, _ in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xscale("log")
-    low = min(0.9, *(row["ratio"] * 0.8 for _, rows in shown for row in rows))
-    high = max(row["ratio"] for _, rows in shown for row in rows)
-    axes.set_xlim(low, high * 12)
-    ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick <= high * 1.2]
-    axes.set_xticks(ticks, [f"{tick}" for tick in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(low, high)
+    plain_ticks(axes.xaxis, (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000), low, high)
     axes.axvline(1, color=QUIET, lw=0.8)
     axes.grid(axis="x", color="#e4e7eb")
-    axes.set_title("Times as fast as the fastest other way (bar, named) and as the others (dots)")
+    axes.set_title("Times as fast as the fastest other way (bar, named) and the others (dots)")
     return save(figure, to)
+
+
+def plain_ticks(axis: Any, places: tuple[float, ...], low: float, high: float) -> None:
+    """Marks of a logarithmic axis as ordinary numbers."""
+    inside = [place for place in places if low <= place <= high]
+    axis.set_ticks(inside, [f"{place:g}" for place in inside])
+    axis.set_minor_locator(NullLocator())
 
 
 def timed_peers(case: dict[str, Any]) -> list[dict[str, Any]]:
@@ -89,7 +93,7 @@ def scaling(curves: list[dict[str, Any]], to: Path) -> bool:
             ticks |= set(x)
         axes.set_xscale("log", base=2 if axis != "clip length" else 10)
         marks = sorted(ticks)
-        axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
+        axes.set_xticks(marks, [f"{mark:.2g}" if mark < 10 else f"{mark:g}" for mark in marks])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(axis + (", s" if axis == "clip length" else ""))
         axes.grid(color="#e4e7eb")
@@ -125,35 +129,47 @@ def roof(cases: list[dict[str, Any]], to: Path) -> bool:
     for case in shown:
         seconds, work = case["ours"]["median"], case["work"]
         points.append((work["flops"] / work["bytes"], work["flops"] / seconds / 1e9, short_name(case)))
-    left = min(min(x for x, _, _ in points) / 2, peak / bandwidth / 4)
-    right = max(max(x for x, _, _ in points) * 6, peak / bandwidth * 4)
     corner = peak / bandwidth
+    left, right = min(corner / 4, min(x for x, _, _ in points) / 1.6), max(corner * 4, max(x for x, _, _ in points) * 4)
+    low, high = min(y for _, y, _ in points) / 2, max(peak, max(y for _, y, _ in points)) * 1.8
     axes.plot([left, corner, right], [left * bandwidth, peak, peak], color=LIMIT, lw=1.6)
-    axes.text(right, peak * 1.07, f"torch's matrix product, {peak:.0f} Gflop/s", ha="right", va="bottom", color=LIMIT)
-    axes.text(left * 1.1, left * bandwidth * 1.9, f"copy, {bandwidth:.0f} GB/s", color=LIMIT, rotation=0)
+    words = {"fontsize": 8, "color": LIMIT, "ha": "right", "va": "bottom"}
+    axes.text(corner, peak * 1.05, f"torch's matrix product, {peak:.0f} Gflop/s", **words)
+    at = (max(left, low / bandwidth) * corner) ** 0.5
+    axes.text(at, at * bandwidth * 1.15, f"copy, {bandwidth:.0f} GB/s", **words)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(left, right)
-    axes.set_ylim(min(y for _, y, _ in points) / 2, max(peak, max(y for _, y, _ in points)) * 2)
+    axes.set_xlim(left / 1.5, right)
+    axes.set_ylim(low, high)
+    marks = tuple(digit * 10.0**power for power in range(-2, 5) for digit in (1, 2, 5))
+    plain_ticks(axes.xaxis, marks, left / 1.5, right)
+    plain_ticks(axes.yaxis, marks, low, high)
+    leader = {"arrowstyle": "-", "color": PEERS, "lw": 0.7, "shrinkA": 0, "shrinkB": 4}
     for (x, y, name), height in zip(points, label_heights(points), strict=True):
         axes.plot(x, y, "o", ms=6, color=OURS)
-        axes.annotate(name, (x, y), (x * 1.12, height), fontsize=8, va="center", color=QUIET)
-    axes.set_xlabel("operations a byte (one read of the input, one write of the output)")
-    axes.set_ylabel("operations a second on one core, in 10⁹")
-    axes.grid(color="#e4e7eb", which="major")
+        axes.annotate(
+            name,
+            (x, y),
+            (x * (1.25 if height == y else 2), height),
+            fontsize=8,
+            va="center",
+            color=QUIET,
+            arrowprops=leader,
+        )
+    axes.set_xlabel("operations a byte (every sample read once and written once)")
+    axes.set_ylabel("10⁹ operations a second, one core")
+    axes.grid(color="#e4e7eb")
     axes.set_title("How far from the machine's limits")
     return save(figure, to)
 
 
-def label_heights(points: list[tuple[float, float, str]], apart: float = 1.17) -> list[float]:
-    """Heights for the labels, those of neighbouring points pushed apart."""
-    heights = [y for _, y, _ in points]
+def label_heights(points: list[tuple[float, float, str]], apart: float = 1.2) -> list[float]:
+    """Heights for the labels, from the lowest point up; those with others to the side are pushed apart."""
+    heights: dict[int, float] = {}
     for i in sorted(range(len(points)), key=lambda i: points[i][1]):
-        near = [heights[j] for j in range(len(points)) if j != i and points[j][1] <= points[i][1]
-                and 0.25 < points[j][0] / points[i][0] < 4 and (points[j][1], j) < (points[i][1], i)]  # fmt: skip
-        while any(max(heights[i], other) / min(heights[i], other) < apart for other in near):
-            heights[i] *= 1.02
-    return heights
+        beside = [heights[j] for j in heights if 0.08 < points[j][0] / points[i][0] < 12]
+        heights[i] = max([points[i][1], *(apart * height for height in beside if height > points[i][1] / apart)])
+    return [heights[i] for i in range(len(points))]
 
 
 def save(figure: Any, to: Path) -> bool:
