@@ -14,6 +14,7 @@ import torch
 from materials import RATE, batch
 
 from fastaug import clmr
+from fastaug.random import Keys
 
 
 def kibibytes(field: str) -> int:
@@ -23,11 +24,11 @@ def kibibytes(field: str) -> int:
 
 def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
-    x, transform = batch(), clmr(sample_rate=RATE, seed=0)
-    transform(x[:4])  # code, tables and stacks of threads come with the first call
+    x, transform = batch(), clmr(sample_rate=RATE)
+    transform(x[:4], keys=Keys.of(0, range(4)))  # code, tables and stacks of threads come with the first call
     before = kibibytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
-    y = transform(x)
+    y = transform(x, keys=Keys.of(0, range(len(x))))
     extra = 1024 * (kibibytes("VmHWM") - before)
     assert y.shape == x.shape
     print(json.dumps({"batches": extra / x.nbytes, "batch_bytes": x.nbytes, "threads": torch.get_num_threads()}))

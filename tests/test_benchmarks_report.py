@@ -19,10 +19,9 @@ ROOT = FOLDER.parent
 
 def case(suite: str, name: str, median: float, threads: int = 1, **peers: float) -> dict[str, Any]:
     """A comparison; peers: name → ratio, underscores for spaces."""
-    listed = [
-        {"name": peer if " " in peer else peer.replace("_", " "), "ratio": ratio, "median": ratio * median, "low": 0, "high": 0, "error": None,
-         "version": "1", "note": "", "agreement": None, "differs": "draws"} for peer, ratio in peers.items()
-    ]  # fmt: skip
+    said = {"low": 0, "high": 0, "error": None, "version": "1", "note": "", "agreement": None, "differs": "draws"}
+    names = {peer: peer if " " in peer else peer.replace("_", " ") for peer in peers}
+    listed = [{**said, "name": names[p], "ratio": ratio, "median": ratio * median} for p, ratio in peers.items()]
     ours = {"median": median, "low": median, "high": median}
     return {"suite": suite, "case": name, "threads": threads, "unit": "clip", "ours": ours, "peers": listed}
 
