@@ -22,7 +22,8 @@ def summary(text: str) -> list[str]:
     units, *rows = list(csv.DictReader(lines))
     shown = [f"{'kernel':44}" + "".join(f"{name:>16}" for name in COLUMNS.values())]
     for row in rows:
-        cells = [f"{row.get(column, '')} {units.get(column, '').replace('%', '')}".strip() for column in COLUMNS]
+        cells = [row.get(column) or "" for column in COLUMNS]
+        cells[0] = f"{cells[0]} {units['gpu__time_duration.sum']}"
         shown.append(f"{row['Kernel Name'][:44]:44}" + "".join(f"{cell:>16}" for cell in cells))
     return shown
 
