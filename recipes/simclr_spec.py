@@ -21,29 +21,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 import fastaug.transforms as T
 from fastaug import LogMel, Pipeline
+from fastaug.ssl.accumulate import backward, split
 from fastaug.ssl.checkpoint import save_model
 from fastaug.ssl.config import call_with, parse, resolve
-from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, model_input, restore
+from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, groups, model_input, restore
 from fastaug.ssl.distributed import World, start
 from fastaug.ssl.encoders import Contrastive, Projector, out_dim
 from fastaug.ssl.losses import nt_xent
 from fastaug.ssl.monitor import Monitor, knn_monitor
 from fastaug.ssl.optim import contrastive_optimiser, set_rate, warmup_cosine
-from fastaug.ssl.run import (
-    Run,
-    Stop,
-    closing_words,
-    command_line,
-    fast_bfloat16,
-    free_fields,
-    guarded,
-    keep_freed_memory,
-    report,
-)
+from fastaug.ssl.precision import Precision
+from fastaug.ssl.recompute import recompute
+from fastaug.ssl.run import Run, Stop, closing_words, command_line, free_fields, guarded, keep_freed_memory, report
 from fastaug.ssl.spectrogram_encoders import load_weights
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -82,7 +76,11 @@ class Config:
     weight_decay: float = 1e-6  # of matrices and kernels, not of biases and normalisation
     warmup_steps: int = 0  # a straight line up to lr
     cosine: bool = False  # then half a cosine down to 0 at --steps
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"  # auto: bfloat16 where the hardware has it
+    mask_group: str = ""  # field of the data (artist, track): examples that share its value are no negatives
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # auto: what is fastest on the device
+    accumulate: int = 1  # parts of a batch that the model sees one after another; the loss stays that of the whole
+    recompute: bool = False  # activations again in the backward pass: less memory, about a third more time
+    compile: bool = False  # torch.compile
     steps: int = 10_000
     minutes: float | None = None  # stop cleanly after this long
     seed: int = 0
@@ -130,12 +128,14 @@ def main(
         demo_corpus()
     world.barrier()
     data = discover(cfg.data or str(demo_corpus()), cfg.label)
-    bfloat16 = cfg.precision == "bfloat16" or (cfg.precision == "auto" and fast_bfloat16(world.device))
+    precision = Precision(cfg.precision, world.device)
 
     batch_size = min(cfg.batch_size, data.records("train")) // world.size * world.size
     pipe = training_pipeline(cfg, data, world, batch_size)
     model, card = build_model(cfg, data)
     model.to(world.device)
+    if cfg.recompute:
+        recompute(model.encoder)
     optimiser = contrastive_optimiser(model, cfg.optimiser, batch_size, cfg.lr, cfg.weight_decay)
     run = Run(out, cfg, free_fields(cfg.cosine), writes=world.first, tensorboard=cfg.tensorboard)
     step = 0
@@ -143,39 +143,45 @@ def main(
         step = state["step"]
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
+        precision.load_state_dict(state["precision"])
         restore(pipe, state["pipeline"])
     world.say(f"{data.name}: {data.records('train')} examples, label {data.label or 'none'}, {batch_size} a step "
               f"on {world.device}; " + (f"resuming {out} at step {step}" if state else f"starting {out}"))  # fmt: skip
 
     def save() -> None:
-        run.save(step=step, model=model.state_dict(), optimiser=optimiser.state_dict(), pipeline=pipe.state_dict())
+        run.save(step=step, model=model, optimiser=optimiser, precision=precision, pipeline=pipe)
         if world.first:
             save_model(out, model, {**card, "step": step, "config_hash": run.hash, "config": run.config})
 
-    parallel = world.wrap(model)
+    parallel = world.wrap(model, cfg.compile)
+
+    def project(x: Tensor) -> Tensor:
+        """(2, b, ...) -> (2, b, D)"""
+        return parallel(x.flatten(0, 1))[1].unflatten(0, (2, -1))
+
     knn = None
     if world.first and cfg.knn_crops and data.label:
-        knn = knn_monitor(data, cfg.knn_crops, world.device, bfloat16, **inputs(cfg))
+        knn = knn_monitor(data, cfg.knn_crops, world.device, precision.dtype, **inputs(cfg))
     monitor = Monitor(model.encoder, knn)  # all that is looked at while training takes at most 2 % of the time
     bar = tqdm(total=cfg.steps, initial=step, unit="step", disable=not world.first, dynamic_ncols=True)
     batches, saved, shown = endless(pipe), time.monotonic(), {}
     with bar, Stop(cfg.minutes) if stop is None else stop as stop:
         while step < cfg.steps:
             with monitor.watch("loading"):  # waiting for decoded crops, augmenting them, making spectrograms
-                x = model_input(next(batches)).flatten(0, 1)  # (2, B, 1, F, N) -> (2B, 1, F, N)
+                batch = next(batches)
+                x, group = model_input(batch), groups(batch, cfg.mask_group)  # (2, B, ...), (B,)
             with monitor.watch("compute"):
-                with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
-                    _, z = parallel(x)
-                z_i, z_j = z.float().chunk(2)
-                loss = nt_xent(z_i, z_j, cfg.temperature)
                 optimiser.zero_grad(set_to_none=True)
-                loss.backward()
+                loss, z = backward(
+                    parallel, project, split(x, cfg.accumulate),
+                    lambda z, group=group: nt_xent(z[0], z[1], cfg.temperature, groups=group), precision,
+                )  # fmt: skip
                 set_rate(optimiser, warmup_cosine(step, cfg.steps, cfg.warmup_steps, floor=0.0 if cfg.cosine else 1.0))
-                optimiser.step()
+                precision.step(optimiser)
             step += 1
             bar.update()
             if world.first and (step % cfg.log_every == 0 or step == cfg.steps):
-                values = monitor.look(step, batch_size, loss, z_i, z_j)
+                values = monitor.look(step, batch_size, loss, *z)
                 run.log(step, **values)
                 report(bar, shown, values)
                 if on_log:

@@ -69,6 +69,8 @@ def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
         "def tiny():\n"
         "    return nn.Sequential(nn.Conv1d(1, 8, 16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 16, 8, 4),\n"
         "                         nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
+        "def normless():\n"
+        "    return nn.Sequential(nn.Conv1d(1, 16, 16, 8), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
         "def spectral():\n"
         "    return nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
         "def gain():\n"
@@ -207,12 +209,12 @@ def test_probe_table_of_a_checkpoint(
 ) -> None:
     clmr, probe = recipe("clmr"), recipe("probe")
     out = clmr.main(config(clmr, music, small_encoder, tmp_path))
-    table = probe.main(probe.Config(checkpoint=(str(out),), data=str(music), head="mlp", seeds=(0, 1), device="cpu"))
+    table = probe.main(probe.Config(checkpoint=(str(out),), data=str(music), mode="mlp", seeds=(0, 1), device="cpu"))
     assert [row.name for row in table.rows] == ["random init (BN calibrated)", "pre-trained", "log-mel statistics"]
     assert table.clips == {"train": 16, "valid": 8, "test": 8}
     assert table.row("log-mel statistics").mean("accuracy") == 1.0  # low and high tones
     assert all(len(row.values["accuracy"]) == 2 for row in table.rows)
-    assert json.loads((out / "probe-mlp.json").read_text()) == table.to_dict()
+    assert json.loads((out / "probe-mlp-default.json").read_text()) == table.to_dict()
     assert "pre-trained" in capsys.readouterr().out
 
 
@@ -265,7 +267,7 @@ def test_torchrun_trains_on_two_processes(music: Path, small_encoder: str, tmp_p
     assert [line["step"] for line in log(tmp_path)] == [2, 4] and "at step 2" in done.stdout
 
 
-@pytest.mark.parametrize("name", ["clmr", "probe", "simclr_spec"])
+@pytest.mark.parametrize("name", ["clmr", "cola", "probe", "simclr_spec"])
 def test_help_is_strict_and_complete(name: str) -> None:
     script = str(RECIPES / f"{name}.py")
     shown = subprocess.run(command(script, "--help"), capture_output=True, text=True, env=environment(), timeout=60)
@@ -277,7 +279,7 @@ def test_help_is_strict_and_complete(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "preset", sorted(p.stem for p in (RECIPES / "configs").glob("*.json") if not p.stem.startswith("simclr-"))
+    "preset", ["demo", "gtzan", *sorted(p.stem for p in (RECIPES / "configs").glob("clmr-*.json"))]
 )
 def test_every_preset_loads_and_names_what_exists(preset: str) -> None:
     clmr = recipe("clmr")
@@ -285,3 +287,47 @@ def test_every_preset_loads_and_names_what_exists(preset: str) -> None:
     assert cfg.preset == preset
     _, card = clmr.build_model(cfg, Dataset("", (), None, "", ""))
     assert card["out_dim"] == round(512 * cfg.width) and clmr.transform(cfg) is not None
+
+
+def test_parts_of_a_batch_train_like_the_whole_and_resume(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    """The encoder without batch norm, whose statistics would be those of a part."""
+    clmr = recipe("clmr")
+    plan = {"encoder": f"{small_encoder}:normless", "steps": 6, "log_every": 1, "optimiser": "sgd"}
+    for name, accumulate in (("whole", 1), ("parts", 3)):
+        clmr.main(config(clmr, music, small_encoder, tmp_path / name, accumulate=accumulate, **plan))
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.allclose(whole[k], parts[k], atol=1e-6) for k in whole)
+    for steps in (3, 6):
+        clmr.main(config(clmr, music, small_encoder, tmp_path / "halves", accumulate=3, **{**plan, "steps": steps}))
+    halves = weights(tmp_path / "halves")
+    assert all(torch.equal(parts[k], halves[k]) for k in parts)
+    with pytest.raises(ValueError, match=r"accumulate must lie in \[1, 8\]"):
+        clmr.main(config(clmr, music, small_encoder, tmp_path / "none", accumulate=9))
+
+
+def test_float16_resumes_with_its_scale(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    clmr = recipe("clmr")
+    for name, ends in (("whole", (8,)), ("halves", (4, 8))):
+        for steps in ends:
+            clmr.main(config(clmr, music, small_encoder, tmp_path / name, steps=steps, precision="float16"))
+    whole, halves = (torch.load(tmp_path / name / "last.pt", weights_only=True) for name in ("whole", "halves"))
+    assert whole["precision"] == halves["precision"] and whole["precision"]["scale"] > 0
+    assert all(torch.equal(whole["model"][k], halves["model"][k]) for k in whole["model"])
+
+
+def test_recomputed_activations_train_the_same_weights(music: Path, tmp_path: Path) -> None:
+    clmr = recipe("clmr")
+    settings = {"encoder": "SampleCNN", "width": 0.0625, "crop_samples": 20_736, "transform": "none", "steps": 2}
+    for again in (False, True):
+        clmr.main(config(clmr, music, "", tmp_path / str(again), recompute=again, **settings))
+    kept, again = weights(tmp_path / "False"), weights(tmp_path / "True")
+    assert all(torch.equal(kept[k], again[k]) for k in kept)
+
+
+def test_masked_groups_leave_only_other_groups_as_negatives(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    clmr = recipe("clmr")
+    out = clmr.main(config(clmr, music, small_encoder, tmp_path / "masked", mask_group="label", steps=1, log_every=1))
+    plain = clmr.main(config(clmr, music, small_encoder, tmp_path / "plain", steps=1, log_every=1))
+    assert log(out)[0]["loss"] < log(plain)[0]["loss"] - 0.3  # two labels: half of the negatives are gone
+    with pytest.raises(ValueError, match="no field 'artist' in the data; fields are"):
+        clmr.main(config(clmr, music, small_encoder, tmp_path / "wrong", mask_group="artist"))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastaug.ssl.features import Features, calibrate_batch_norm, extract, logmel_statistics
 from fastaug.ssl.probe import Head, clip_logits, evaluate
-from fastaug.ssl.table import ProbeTable, Row, _divide, _three_way
+from fastaug.ssl.table import ProbeTable, Row
 
 
 def blobs(clips: int, seed: int, noise: float = 1.0, classes: int = 3) -> Features:
@@ -54,7 +54,7 @@ def test_early_stopping_restores_the_best_weights() -> None:
     train, valid = blobs(12, 0, noise=3.0), blobs(60, 1, noise=3.0)
 
     def loss(steps: int) -> float:
-        head = Head("mlp").fit(train, valid, 3, steps=steps, patience=10**6)
+        head = Head("mlp").fit(train, valid, 3, epochs=steps, patience=10**6)
         return float(nn.functional.cross_entropy(head(valid), valid.labels))
 
     assert loss(400) == loss(200) <= loss(5)  # over-fitted long before 200 steps, so 200 more change nothing
@@ -120,20 +120,6 @@ def test_logmel_statistics_are_mean_std_and_change() -> None:
     assert found.shape == (2, 15)
     assert torch.allclose(found[:, :5], spectrogram[:, 0].mean(-1))
     assert torch.allclose(found[0, 10], (spectrogram[0, 0, 0, 1:] - spectrogram[0, 0, 0, :-1]).std(correction=0))
-
-
-def test_missing_splits_are_taken_from_train_by_key() -> None:
-    everything = blobs(20, 0)
-    train, valid, test = _three_way({"all": everything})
-    assert [len(p.keys) for p in (train, valid, test)] == [12, 4, 4]
-    assert sorted(train.keys + valid.keys + test.keys) == sorted(everything.keys)
-    order = torch.randperm(20)
-    assert set(_divide(everything.select(order), 0.2)[1].keys) == set(test.keys)  # whatever the order
-    other = blobs(10, 1)
-    train, valid, test = _three_way({"train": everything, "test": other})
-    assert (len(train.keys), len(valid.keys), test.keys) == (16, 4, other.keys)
-    three = {"train": everything, "valid": other, "test": blobs(5, 2)}
-    assert _three_way(three) == tuple(three.values())
 
 
 def test_table_shows_means_deviations_and_the_sampling_error() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastaug.ssl.spectrogram_encoders import EfficientNetB0, ResNet18, ResNet50, load_weights
+from fastaug.ssl.spectrogram_encoders import BandCNN, EfficientNetB0, ResNet18, ResNet50, load_weights
 
 CLASSES = {"resnet18": ResNet18, "resnet50": ResNet50, "efficientnet_b0": EfficientNetB0}
 #: What timm.create_model(name, in_chans=1, num_classes=0) gives for the same weights and input: five values of the
@@ -100,3 +100,14 @@ def test_a_step_of_training_changes_every_weight(name: str) -> None:
     model(torch.randn(4, 1, 64, 64)).square().sum().backward()
     torch.optim.SGD(model.parameters(), 0.1).step()
     assert all(not torch.equal(before[k], v) for k, v in model.named_parameters())
+
+
+@pytest.mark.parametrize("n_mels", [16, 40, 64])
+def test_the_small_encoder_keeps_bands_apart(n_mels: int) -> None:
+    encoder = BandCNN(n_mels=n_mels).eval()
+    x = torch.zeros(2, 1, n_mels, 50)
+    x[1, :, -8:] = 3.0  # only the highest bands differ
+    h = encoder(x)
+    assert h.shape == (2, encoder.out_dim)
+    changed = (h[0] != h[1]).view(64, -1).any(0)
+    assert changed[-1] and (n_mels < 64 or not changed[0])

@@ -115,6 +115,8 @@ class LogMel(MelSpectrogram):
             raise ValueError(f"LogMel: gain must be positive, got {self.gain}")
         if self.top_db is not None and (self.top_db < 0 or self.log != "db"):
             raise ValueError(f'LogMel: top_db is a positive number and goes with log="db", got {self.top_db}')
+        if isinstance(self.normalise, list):  # as it comes from JSON
+            self.normalise = (self.normalise[0], self.normalise[1])
         if isinstance(self.normalise, str) and self.normalise != "clip":
             raise ValueError(f'LogMel: normalise is None, "clip" or (mean, deviation), got {self.normalise!r}')
         if isinstance(self.normalise, tuple) and not self.normalise[1] > 0:

@@ -24,7 +24,7 @@ from fastaug.shards.idx import write_index
 from fastaug.shards.reader import Member, ShardIndex, index_shard, read_record
 from fastaug.shards.record import AUDIO_SUFFIXES, BadRecord, Record
 
-__all__ = ["Source", "digest_of", "expand_braces", "open_source"]
+__all__ = ["Source", "digest_of", "expand_braces", "open_source", "subset"]
 
 _SCANS = 8  # shards opened at a time
 _SPLIT_FOLDERS = {"train": ("train", "training"), "valid": ("valid", "validation", "val", "dev"), "test": ("test",)}
@@ -62,7 +62,8 @@ def open_source(source: Any, split: str | None = None, cache: str | Path | None 
     Args:
         source: a folder with dataset.json or ``*.tar``; a tar file, a pattern with ``*`` or ``{000..123}``, or a
             list of them; a folder of audio files (label = parent folder); a list of audio paths or of Records;
-            a ``webdataset.WebDataset`` of plain samples; a ``datasets.Dataset`` with an audio column; a `Mix`.
+            a ``webdataset.WebDataset`` of plain samples; a ``datasets.Dataset`` with an audio column; a `Mix`; a
+            `Source`, which is returned as it is.
         split: "train", "valid" or "test"; with dataset.json the split it lists, otherwise shards named
             ``<split>-*.tar`` or a sub-folder of that name. None takes everything.
         cache: folder that shards are copied to at first use and read from afterwards.
@@ -74,6 +75,8 @@ def open_source(source: Any, split: str | None = None, cache: str | Path | None 
     from fastaug.shards.foreign import huggingface_source, is_huggingface, is_webdataset, webdataset_shards
     from fastaug.shards.mix import Mix, mix_sources  # here: these build a Source
 
+    if isinstance(source, Source):
+        return source
     if isinstance(source, Mix):
         return mix_sources(source, [open_source(one, split, cache) for one in source.sources.values()])
     if is_huggingface(source):
@@ -99,6 +102,17 @@ def open_source(source: Any, split: str | None = None, cache: str | Path | None 
         return _files([Path(item) for item in items], None)
     found = list(itertools.chain.from_iterable(_match(str(item)) for item in items))
     return _shards(_only_split(found, split), cache)
+
+
+def subset(source: Source, indices: Sequence[int]) -> Source:
+    """Some records of a source, in the given order, as one shard."""
+    chosen = list(indices)
+    keys = [source.key(i) for i in chosen]
+
+    def read(i: int) -> Record:
+        return source.read(chosen[i])
+
+    return Source([len(chosen)], read, keys.__getitem__, digest_of(keys), label_info=source.label_info)
 
 
 def expand_braces(pattern: str) -> list[str]:

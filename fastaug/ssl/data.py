@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastaug.shards.source import expand_braces, open_source
+from fastaug.ssl.losses import group_ids
 
 SPLITS = ("train", "valid", "test")
 
@@ -103,6 +104,19 @@ def _has_split(source: str, split: str) -> bool:
 def model_input(batch: Any) -> Tensor:
     """What an encoder gets: the spectrograms where the pipeline makes them, else the samples."""
     return batch.audio if batch.spectrograms is None else batch.spectrograms
+
+
+def groups(batch: Any, field: str) -> Tensor | None:
+    """Ids (B,) of a batch's groups for ``nt_xent``, from the values of ``field``; None where ``field`` is "".
+
+    Raises:
+        ValueError: the batch has no such field; names those it has.
+    """
+    if not field:
+        return None
+    if field not in batch.fields:
+        raise ValueError(f"no field {field!r} in the data; fields are {', '.join(batch.fields) or 'none'}")
+    return group_ids(batch.fields[field], batch.audio.device)
 
 
 def restore(pipe: Any, state: dict[str, Any]) -> None:

@@ -22,12 +22,18 @@ class World:
     def first(self) -> bool:
         return self.rank == 0
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """DistributedDataParallel when there are several processes, with batch norm over all of them on CUDA."""
+    def wrap(self, model: nn.Module, compiled: bool = False) -> nn.Module:
+        """DistributedDataParallel when there are several processes, with batch norm over all of them on CUDA.
+
+        ``compiled``: through torch.compile, in place, so that parameter names stay.
+        """
+        if self.size > 1 and self.device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if compiled:
+            model.compile()
         if self.size == 1:
             return model
         if self.device.type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
             return nn.parallel.DistributedDataParallel(model, device_ids=[self.device.index])
         return nn.parallel.DistributedDataParallel(model)  # gloo: each process keeps its own batch statistics
 

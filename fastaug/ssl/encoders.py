@@ -9,11 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastaug.ssl.spectrogram_encoders import EfficientNetB0, ResNet18, ResNet50
+from fastaug.ssl.spectrogram_encoders import BandCNN, EfficientNetB0, ResNet18, ResNet50
 
 __all__ = [
     "CROP_SAMPLES",
     "STRIDES",
+    "BandCNN",
     "Contrastive",
     "EfficientNetB0",
     "Projector",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,12 +21,20 @@ class Features:
         clip: int64 (N,), which clip each row belongs to.
         labels: of the clips, as in ``Batch.labels``.
         keys: of the clips.
+        turn: int64 (N,), for several random crops a clip the epoch that a row is for; zeros otherwise (the default).
     """
 
     values: Tensor
     clip: Tensor
     labels: Tensor
     keys: list[str]
+    turn: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+
+    def __post_init__(self) -> None:
+        if not len(self.turn):
+            self.turn = torch.zeros(len(self.clip), dtype=torch.int64)
+        if not len(self.values) == len(self.clip) == len(self.turn):
+            raise ValueError(f"Features: {len(self.values)} values, {len(self.clip)} clips, {len(self.turn)} turns")
 
     def select(self, clips: Tensor) -> Features:
         """The features of some clips, given as indices."""
@@ -34,10 +42,33 @@ class Features:
         new[clips] = torch.arange(len(clips))
         rows = new[self.clip] >= 0
         keys = [self.keys[i] for i in clips.tolist()]
-        return Features(self.values[rows], new[self.clip[rows]], self.labels[clips], keys)
+        return Features(self.values[rows], new[self.clip[rows]], self.labels[clips], keys, self.turn[rows])
+
+    def segments(self, rows: Tensor) -> Features:
+        """Some segments, given as indices, of the same clips."""
+        return Features(self.values[rows], self.clip[rows], self.labels, self.keys, self.turn[rows])
+
+    def pooled(self) -> Features:
+        """One row a clip (and turn): the mean of its segments."""
+        turns = int(self.turn.max()) + 1 if len(self.turn) else 1
+        place = self.turn * len(self.keys) + self.clip
+        used, row = place.unique(return_inverse=True)
+        sums = torch.zeros(len(used), self.values.shape[1]).index_add_(0, row, self.values)
+        means = sums / torch.bincount(row, minlength=len(used))[:, None]
+        turn = used // len(self.keys) if turns > 1 else torch.zeros_like(used)
+        return Features(means, used % max(len(self.keys), 1), self.labels, self.keys, turn)
 
     def drop_unlabelled(self) -> Features:
         return self.select(labelled(self.labels).nonzero()[:, 0])
+
+
+def join(turns: Sequence[Features]) -> Features:
+    """Features of the same clips, cropped anew for each turn, as one."""
+    first = turns[0]
+    place = {key: i for i, key in enumerate(first.keys)}
+    clip = [torch.tensor([place[key] for key in t.keys])[t.clip] for t in turns]
+    turn = [torch.full((len(t.clip),), i) for i, t in enumerate(turns)]
+    return Features(torch.cat([t.values for t in turns]), torch.cat(clip), first.labels, first.keys, torch.cat(turn))
 
 
 def extract(batches: Iterable[Any], encoders: dict[str, Callable[[Any], Tensor]]) -> dict[str, Features]:

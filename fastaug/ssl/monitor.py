@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastaug.ssl.data import Dataset, cache_crops
 from fastaug.ssl.metrics import is_multi, knn_scores, labelled, score, view_metrics
+from fastaug.ssl.precision import autocast
 
 T = TypeVar("T")
 
@@ -84,12 +85,17 @@ class CollapseWatch:
 
 
 @torch.no_grad()
-def encode(encoder: nn.Module, inputs: Tensor, device: torch.device, chunk: int = 64, bfloat16: bool = False) -> Tensor:
-    """h (N, D) float32 on the CPU for inputs (N, ...), in eval mode, ``chunk`` at a time; training mode is restored."""
+def encode(
+    encoder: nn.Module, inputs: Tensor, device: torch.device, chunk: int = 64, dtype: torch.dtype | None = None
+) -> Tensor:
+    """h (N, D) float32 on the CPU for inputs (N, ...), in eval mode, ``chunk`` at a time; training mode is restored.
+
+    ``dtype``: of autocast, None for none.
+    """
     was_training = encoder.training
     encoder.eval()
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        with autocast(device, dtype):
             return torch.cat([encoder(part.to(device)).float().cpu() for part in inputs.split(chunk)])
     finally:
         encoder.train(was_training)
@@ -102,7 +108,7 @@ class KnnMonitor:
         bank, queries: (inputs, labels, keys): tensors (N, ...), labels as in ``Batch.labels``, N keys. A query never
             uses neighbours of its own key. Unlabelled rows are dropped.
         classes: number of classes.
-        bfloat16: encode under autocast, as the training does.
+        dtype: of autocast, as in training; None for none.
     """
 
     def __init__(
@@ -112,13 +118,13 @@ class KnnMonitor:
         classes: int,
         device: torch.device,
         k: int = 10,
-        bfloat16: bool = False,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self._bank, bank_labels, bank_keys = _drop_unlabelled(*bank)
         self._queries, self._labels, query_keys = _drop_unlabelled(*queries)
         self._targets = bank_labels if is_multi(bank_labels) else torch.eye(classes)[bank_labels]
         self._forbidden = torch.tensor([[b == q for b in bank_keys] for q in query_keys]).view(len(query_keys), -1)
-        self._device, self.k, self._bfloat16 = device, k, bfloat16
+        self._device, self.k, self._dtype = device, k, dtype
         self.name = "knn_roc_auc" if is_multi(self._labels) else "knn"
 
     def __len__(self) -> int:
@@ -140,10 +146,12 @@ class KnnMonitor:
         return score(scores, self._labels)["accuracy" if self.name == "knn" else "roc_auc"]
 
     def _encode(self, encoder: nn.Module, inputs: Tensor) -> Tensor:
-        return encode(encoder, inputs, self._device, bfloat16=self._bfloat16)
+        return encode(encoder, inputs, self._device, dtype=self._dtype)
 
 
-def knn_monitor(data: Dataset, crops: int, device: torch.device, bfloat16: bool = False, **settings: Any) -> KnnMonitor:
+def knn_monitor(
+    data: Dataset, crops: int, device: torch.device, dtype: torch.dtype | None = None, **settings: Any
+) -> KnnMonitor:
     """On ``crops`` un-augmented centre crops a side, decoded once: neighbours from train, queries from valid.
 
     Queries are from train where there is no valid. ``settings``: the other arguments of both pipelines.
@@ -158,7 +166,7 @@ def knn_monitor(data: Dataset, crops: int, device: torch.device, bfloat16: bool 
         for split in ("train", "valid" if "valid" in data.splits else "train")
     ]  # fmt: skip
     bank, queries = (cache_crops(pipe, crops) for pipe in pipes)
-    return KnnMonitor(bank, queries, len(pipes[0].classes or ()), device, bfloat16=bfloat16)
+    return KnnMonitor(bank, queries, len(pipes[0].classes or ()), device, dtype=dtype)
 
 
 def _drop_unlabelled(inputs: Tensor, labels: Tensor, keys: list[str]) -> tuple[Tensor, Tensor, list[str]]:

@@ -72,9 +72,10 @@ class Run:
         return state
 
     def save(self, **state: Any) -> None:
-        """Write last.pt; the state must hold "step"."""
+        """Write last.pt; the state must hold "step". Of what has a ``state_dict()``, that is stored."""
         if self.writes:
-            save_state(self.folder, {"config_hash": self.hash, "config": self._compared, **state})
+            plain = {k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in state.items()}
+            save_state(self.folder, {"config_hash": self.hash, "config": self._compared, **plain})
 
     def log(self, step: int, **values: Any) -> None:
         """Append one line to metrics.jsonl (None values left out), and numbers to TensorBoard."""
@@ -201,11 +202,3 @@ def keep_freed_memory() -> None:
         return
     mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: never give the top of the heap back
     mallopt(-4, 0)  # M_MMAP_MAX: no separate mappings for large blocks
-
-
-def fast_bfloat16(device: torch.device) -> bool:
-    """True where bfloat16 arithmetic is in the hardware, so that autocast makes training faster, not slower."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in names)

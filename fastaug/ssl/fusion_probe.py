@@ -1,0 +1,225 @@
+"""What fused encoders know: heads on each format, on both side by side, and on both heads' probabilities.
+
+All rows of a table share clips, segments, head, number of steps, and batch (the whole training set).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastaug.ssl.checkpoint import build_encoder
+from fastaug.ssl.data import Dataset
+from fastaug.ssl.features import Features, calibrate_batch_norm, extract
+from fastaug.ssl.fusion_encoders import AUDIO, SPECTROGRAM
+from fastaug.ssl.metrics import is_multi, score
+from fastaug.ssl.probe import Head
+
+BOTH, DECISION, RANDOM = "audio + spectrogram", "decision level", "random init"
+CALIBRATION_BATCHES = 8
+Rows = dict[str, dict[str, list[float]]]  # row -> metric -> one value a seed
+Splits = tuple[Features, Features, Features]
+
+
+def fusion_rows(
+    data: Dataset,
+    encoder: nn.Module,
+    card: dict[str, Any],
+    kind: str = "linear",
+    seeds: Sequence[int] = (0, 1, 2),
+    steps: int = 500,
+    device: torch.device | str = "cpu",
+    batch_size: int = 32,
+) -> Rows:
+    """Heads on the frozen representations of a fused encoder and of one that was never trained.
+
+    Args:
+        data: labelled; splits that are missing are taken from train by a hash of the keys.
+        encoder, card: as ``load_encoder`` gives them.
+        kind: "linear" or "mlp". steps: of every head; the weights of the lowest validation loss are kept.
+        seeds: of the heads, and of the untrained encoders.
+
+    Returns:
+        Row -> metric -> one value a seed. Rows: "audio", "spectrogram", "audio + spectrogram" (side by side), "decision
+        level" (the heads' probabilities, averaged with a weight found on the validation clips), as far as the encoder
+        has them; "random init" of the whole. Metrics: ``valid_map``; of test clips those of ``metrics.score``;
+        ``segment_accuracy`` of single segments; ``weight`` of the audio head.
+
+    Raises:
+        ValueError: no label tells clips apart.
+    """
+    if data.label is None:
+        raise ValueError(f"a probe needs labels, and {data.source} has none that tell clips apart")
+    device = torch.device(device)
+    untrained = {seed: _untrained(data, card, seed, device, batch_size) for seed in seeds}
+    trained = _features(
+        data, card, {"": encoder, **{f"{seed} ": e for seed, e in untrained.items()}}, device, batch_size
+    )
+    rows: Rows = {}
+    for seed in seeds:
+        found: dict[str, tuple[Tensor, ...]] = {}
+        for name, splits in {**trained[""], RANDOM: _whole(trained[f"{seed} "])}.items():
+            found[name] = _probabilities(splits, len(data.classes), kind, seed, steps)
+            _add(rows, name, _metrics(found[name], splits))
+        if AUDIO in found and SPECTROGRAM in found:
+            splits = trained[""][AUDIO]
+            weight = decision_weight(found[AUDIO][0], found[SPECTROGRAM][0], splits[1].labels)
+            mixed = tuple(weight * a + (1 - weight) * s for a, s in zip(found[AUDIO], found[SPECTROGRAM]))
+            _add(rows, DECISION, {**_metrics(mixed, splits), "weight": weight})
+    return rows
+
+
+def decision_weight(first: Tensor, second: Tensor, labels: Tensor) -> float:
+    """The weight w in [0, 1], to a twentieth, for which w · first + (1 − w) · second are the likeliest probabilities.
+
+    Args:
+        first, second: probabilities (N, n) of the validation clips. labels: as in ``Batch.labels``.
+    """
+    weights = torch.linspace(0, 1, 21, dtype=torch.float64)
+    mixed = weights[:, None, None] * first.double() + (1 - weights[:, None, None]) * second.double()
+    if is_multi(labels):
+        likelihood = torch.where(labels > 0.5, mixed, 1 - mixed).clamp(min=1e-12).log().mean((1, 2))
+    else:
+        likelihood = mixed[:, torch.arange(len(labels)), labels].clamp(min=1e-12).log().mean(1)
+    return float(weights[likelihood.argmax()])
+
+
+def mean_average_precision(probabilities: Tensor, labels: Tensor) -> float:
+    """scikit-learn's average precision of each class against the others, averaged over the classes that occur."""
+    from sklearn.metrics import average_precision_score
+
+    scores = probabilities.double().numpy()
+    truth = labels.numpy() > 0.5 if is_multi(labels) else np.eye(scores.shape[1], dtype=bool)[labels.numpy()]
+    return float(np.mean([average_precision_score(t, s) for t, s in zip(truth.T, scores.T) if t.any()]))
+
+
+def _untrained(data: Dataset, card: dict[str, Any], seed: int, device: torch.device, batch_size: int) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        encoder = build_encoder(card).to(device)
+    batches = _pipeline(data, card, data.split("train"), "random", device, batch_size)
+    return calibrate_batch_norm(encoder, (batch.audio for batch in islice(batches, CALIBRATION_BATCHES)))
+
+
+def _pipeline(
+    data: Dataset, card: dict[str, Any], split: str | None, crop: str, device: torch.device, batch_size: int
+) -> Any:
+    from fastaug import Pipeline
+
+    return Pipeline(
+        data.source, split=split, labels=data.label, sample_rate=card["sample_rate"], crop_samples=card["crop_samples"],
+        crop=crop, batch_size=batch_size, on_error="skip", device=device, shuffle=4096 if crop == "random" else 0,
+        rank=0, world_size=1,
+    )  # fmt: skip
+
+
+def _features(
+    data: Dataset, card: dict[str, Any], encoders: dict[str, nn.Module], device: torch.device, batch_size: int
+) -> dict[str, dict[str, Splits]]:
+    """Encoder -> format -> features of train, valid and test; "audio + spectrogram" where there are both."""
+    with torch.no_grad():
+        example = torch.zeros(1, 1, card["crop_samples"])
+        dims = {n: h.shape[1] for n, h in encoders[""].eval().formats(example).items()}  # type: ignore[operator]
+    frozen = {name: _frozen(encoder.to(device).eval()) for name, encoder in encoders.items()}
+    parts = {
+        split: extract(_pipeline(data, card, split, "segments", device, batch_size), frozen)
+        for split in data.splits or (None,)
+    }
+    found: dict[str, dict[str, Splits]] = {}
+    for name in encoders:
+        whole = divide({split: features[name] for split, features in parts.items()})
+        found[name], begin = {}, 0
+        for part, dim in dims.items():
+            columns = slice(begin, begin + dim)
+            found[name][part] = tuple(replace(f, values=f.values[:, columns]) for f in whole)  # type: ignore[assignment]
+            begin += dim
+        if len(dims) > 1:
+            found[name][BOTH] = whole
+    return found
+
+
+def _frozen(encoder: nn.Module) -> Callable[[Any], Tensor]:
+    return lambda batch: encoder(batch.audio)
+
+
+def _whole(formats: dict[str, Splits]) -> Splits:
+    """The representation of all formats together."""
+    return list(formats.values())[-1]
+
+
+def divide(parts: dict[str | None, Features]) -> Splits:
+    """Labelled train, valid and test; of what is missing, a fifth of the rest is taken by a hash of the keys."""
+    known = {name: features.drop_unlabelled() for name, features in parts.items()}
+    rest = known.pop("train") if "train" in known else known.pop(next(iter(known)))
+    for name in ("test", "valid"):
+        if name not in known:
+            order = sorted(range(len(rest.keys)), key=lambda i: hashlib.blake2b(rest.keys[i].encode()).digest())
+            cut = max(1, round(0.2 * len(order)))
+            if cut >= len(order):
+                raise ValueError(f"{len(order)} labelled clips are too few to split")
+            known[name] = rest.select(torch.tensor(sorted(order[:cut])))
+            rest = rest.select(torch.tensor(sorted(order[cut:])))
+    return rest, known["valid"], known["test"]
+
+
+def _probabilities(splits: Splits, classes: int, kind: str, seed: int, steps: int) -> tuple[Tensor, ...]:
+    """Of the valid clips, the test clips and the test segments, from one head."""
+    train, valid, test = splits
+    head = Head(kind, seed=seed).fit(train, valid, classes, steps=steps, patience=steps)
+    keys = [test.keys[i] for i in test.clip.tolist()]
+    segments = Features(test.values, torch.arange(len(test.values)), test.labels[test.clip], keys)
+    logits = (head(valid), head(test), head(segments))
+    return tuple(x.sigmoid() if is_multi(test.labels) else x.softmax(1) for x in logits)
+
+
+def _metrics(probabilities: tuple[Tensor, ...], splits: Splits) -> dict[str, float]:
+    valid, clips, segments = probabilities
+    _, validation, test = splits
+    found = {"valid_map": mean_average_precision(valid, validation.labels), **score(clips, test.labels)}
+    if not is_multi(test.labels):
+        found["segment_accuracy"] = score(segments, test.labels[test.clip])["accuracy"]
+    return found
+
+
+def _add(rows: Rows, name: str, metrics: dict[str, float]) -> None:
+    for metric, value in metrics.items():
+        rows.setdefault(name, {}).setdefault(metric, []).append(value)
+
+
+def join_seeds(runs: Sequence[Rows]) -> Rows:
+    """Rows of several pre-training seeds: one value each, the mean over its heads; a single run stays as it is."""
+    if len(runs) == 1:
+        return runs[0]
+    rows: Rows = {}
+    for found in runs:
+        for row, metrics in found.items():
+            _add(rows, row, {name: float(np.mean(values)) for name, values in metrics.items()})
+    return rows
+
+
+def row_lines(rows: Rows, fusion: str = "") -> str:
+    """``fusion_rows`` as text; "separate" and "decision" leave out the other's row."""
+    left_out = {"separate": DECISION, "decision": BOTH}.get(fusion)
+    shown = {name: metrics for name, metrics in rows.items() if name != left_out}
+    names = [m for m in ("valid_map", "accuracy", "segment_accuracy", "roc_auc", "pr_auc", "weight")
+             if any(m in metrics for metrics in shown.values())]  # fmt: skip
+    lines = [f"{'':22}" + "".join(f"{name:>18}" for name in names)]
+    for row, metrics in shown.items():
+        lines.append(f"{row:22}" + "".join(f"{cell(metrics, name, 1.0, '-'):>18}" for name in names))
+    return "\n".join(lines)
+
+
+def cell(metrics: dict[str, list[float]] | None, name: str, scale: float, missing: str = "not measured") -> str:
+    """Mean ± standard deviation over seeds of a metric, times ``scale``, as text."""
+    if not metrics or name not in metrics:
+        return missing
+    values, digits = scale * np.array(metrics[name]), 3 if scale == 1.0 else 1
+    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{spread}"

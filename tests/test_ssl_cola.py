@@ -1,0 +1,142 @@
+"""COLA's losses against their definitions written out in float64, and across processes against one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from fastaug.ssl.cola import Cola, pair_cross_entropy, triplet
+
+Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def pairs(rows: int, dim: int = 5) -> tuple[Tensor, Tensor]:
+    made = torch.randn(2, rows, dim, generator=torch.Generator().manual_seed(rows))
+    return made[0], made[0] + 0.7 * made[1]
+
+
+def entropy(queries: np.ndarray, keys: np.ndarray, temperature: float | None) -> tuple[float, float]:
+    """Sum by sum: one softmax a query, over all keys."""
+    q, k = queries.astype(np.float64), keys.astype(np.float64)
+    if temperature is not None:
+        q, k = q / np.linalg.norm(q, axis=1, keepdims=True), k / np.linalg.norm(k, axis=1, keepdims=True)
+    losses, found = [], 0
+    for i in range(len(q)):
+        scores = [float(q[i] @ k[j]) / (temperature or 1.0) for j in range(len(k))]
+        losses.append(math.log(sum(math.exp(s) for s in scores)) - scores[i])
+        found += int(np.argmax(scores)) == i
+    return sum(losses) / len(q), found / len(q)
+
+
+@pytest.mark.parametrize("temperature", [None, 0.2, 1.0])
+@pytest.mark.parametrize("rows", [1, 2, 7])
+def test_cross_entropy_is_its_definition(rows: int, temperature: float | None) -> None:
+    queries, keys = pairs(rows)
+    loss, found = pair_cross_entropy(queries, keys, temperature)
+    expected, share = entropy(queries.numpy(), keys.numpy(), temperature)
+    assert loss.item() == pytest.approx(expected, rel=1e-5, abs=1e-6) and found.item() == pytest.approx(share)
+
+
+def test_it_asks_in_one_direction() -> None:
+    queries, keys = pairs(6)
+    assert not torch.isclose(pair_cross_entropy(queries, keys)[0], pair_cross_entropy(keys, queries)[0])
+
+
+@pytest.mark.parametrize("margin", [0.1, 0.5, 2.0])
+def test_triplet_is_its_definition(margin: float) -> None:
+    queries, keys = pairs(6)
+    q = queries.double().numpy() / np.linalg.norm(queries.double().numpy(), axis=1, keepdims=True)
+    k = keys.double().numpy() / np.linalg.norm(keys.double().numpy(), axis=1, keepdims=True)
+    terms = [
+        max(0.0, margin + ((q[i] - k[i]) ** 2).sum() - ((q[i] - k[j]) ** 2).sum())
+        for i in range(6) for j in range(6) if i != j
+    ]  # fmt: skip
+    assert triplet(queries, keys, margin)[0].item() == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_a_perfect_match_is_found_and_a_shifted_one_never() -> None:
+    keys = torch.eye(4)
+    for loss in (lambda q, k: pair_cross_entropy(q, k, 0.2), lambda q, k: triplet(q, k, 0.5)):
+        assert loss(keys, keys)[1] == 1 and loss(keys.roll(1, 0), keys)[1] == 0
+        assert loss(keys, keys)[0] < loss(keys.roll(1, 0), keys)[0]
+
+
+def test_first_crops_ask_with_z_w_and_second_crops_are_z() -> None:
+    model = Cola(nn.Identity(), 3, projection_dim=4).eval()
+    crops = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    asked, before, found = model(crops)
+    linear, norm = model.projector[1], model.projector[2]
+    first, second = (torch.tanh(nn.functional.layer_norm(linear(c), (4,), norm.weight, norm.bias)) for c in crops)
+    torch.testing.assert_close(found, second)
+    torch.testing.assert_close(before, first)
+    assert model.similarity is not None
+    w = model.similarity.weight.T
+    torch.testing.assert_close(asked @ found.T, torch.einsum("id,de,je->ij", first, w, second))
+    plain = Cola(nn.Identity(), 3, 4, bilinear=False)
+    assert plain.similarity is None and torch.equal(*plain(crops)[:2])
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    queries, keys = (t.bfloat16() for t in pairs(6))
+    for loss in (pair_cross_entropy, triplet):
+        assert loss(queries, keys)[0].dtype == torch.float32
+        assert torch.equal(loss(queries, keys)[0], loss(queries.float(), keys.float())[0])
+
+
+def test_wrong_arguments_are_named() -> None:
+    for loss in (pair_cross_entropy, triplet):
+        with pytest.raises(ValueError, match="queries and keys must both be"):
+            loss(torch.zeros(3, 2), torch.zeros(4, 2))
+    with pytest.raises(ValueError, match="temperature must be > 0"):
+        pair_cross_entropy(*pairs(3), temperature=0.0)
+    with pytest.raises(ValueError, match="margin must be > 0"):
+        triplet(*pairs(3), margin=0.0)
+    with pytest.raises(ValueError, match="a single pair"):
+        triplet(*pairs(1))
+
+
+WORLD = 2
+
+
+def _model_and_views() -> tuple[Cola, Tensor]:
+    torch.manual_seed(0)
+    return Cola(nn.Linear(6, 8), 8, projection_dim=4), torch.randn(2, 8, 6)
+
+
+def _losses(model: nn.Module, views: Tensor) -> Tensor:
+    asked, _, found = model(views)
+    return pair_cross_entropy(asked, found)[0] + pair_cross_entropy(asked, found, 0.2)[0] + triplet(asked, found)[0]
+
+
+def _train_step(rank: int, folder: str) -> None:
+    """One process: its part of the batch, gradient averaged by DistributedDataParallel."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORLD)
+    model, views = _model_and_views()
+    parallel = torch.nn.parallel.DistributedDataParallel(model)  # its hooks end with it
+    loss = _losses(parallel, views[:, rank::WORLD])
+    loss.backward()
+    torch.save({"loss": loss.detach(), "grads": [p.grad for p in model.parameters()]}, f"{folder}/{rank}.pt")
+    dist.barrier()  # a process that leaves first takes gloo's connections with it and aborts the other
+    dist.destroy_process_group()
+
+
+def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
+    model, views = _model_and_views()
+    loss = _losses(model, views)
+    loss.backward()
+    mp.spawn(_train_step, args=(str(tmp_path),), nprocs=WORLD)
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    assert float(sum(f["loss"] for f in found)) / WORLD == pytest.approx(loss.item(), rel=1e-5)
+    expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    for result in found:
+        gradient = torch.cat([g.flatten() for g in result["grads"]])
+        assert torch.allclose(gradient, expected, rtol=1e-4, atol=1e-6)
