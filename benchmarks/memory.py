@@ -1,6 +1,6 @@
 """Whether a Pipeline's memory is flat over a long run: anonymous memory against clips delivered, and its slope.
 
-    python benchmarks/memory.py [clips] [threads]
+    python benchmarks/memory.py [clips] [threads] [RESULT.json]     # minutes; adds its case to a result of `make bench`
 
 Shards of short clips (wav, flac, mp3, ogg; one per cent of them bad) are read over and over, two CLMR views each. After
 a tenth of the run as warm-up a line is fitted; the slope is told with its standard error, and the run fails where the
@@ -9,6 +9,7 @@ growth that it means over the rest exceeds 2 % of the memory.
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -65,7 +66,17 @@ def main() -> int:
         f"from {used.min() / 2**20:.1f} to {used.max() / 2**20:.1f}; "
         f"slope {slope * 1e5 / 2**20:+.3f} ± {error * 1e5 / 2**20:.3f} MiB per 100,000 clips"
     )
+    if len(sys.argv) > 3:
+        note(Path(sys.argv[3]), {"clips": pipe.stats.delivered, "growth_percent": float(100 * grown / level)})
     return int(grown > LARGEST_GROWTH * level)
+
+
+def note(path: Path, facts: dict[str, float]) -> None:
+    """Write the outcome into a result file, for RESULTS.md (`render.py table`)."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    result["cases"] = [case for case in result["cases"] if case["suite"] != "memory"]
+    result["cases"].append({"suite": "memory", "case": "long_run", **facts})
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

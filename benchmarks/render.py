@@ -84,7 +84,7 @@ def render(results: Path) -> str:
 
 def targets_section(results: list[dict[str, Any]]) -> str:
     cases = [case for result in results for case in result["cases"]]
-    lines = ["## Targets", "", "What fastaug is asked to reach, with every variant that was measured.", ""]
+    lines = ["## Targets", "", f"What fastaug is asked to reach. {targets.tally(cases)}", ""]
     if not any("gpu" in result["machine"] for result in results):
         lines[2] += " **The GPU report: not yet measured.** `benchmarks/gpu.sh` makes it."
     return "\n".join([*lines, *targets.table(cases)]) + "\n"

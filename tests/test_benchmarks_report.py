@@ -70,6 +70,12 @@ def test_times_facts_and_speedups_are_targets_too() -> None:
     assert row_of("5 % idle", cases)[2:] == ["7 %", "**no**"]
 
 
+def test_the_tally() -> None:
+    one = case("effects", "reverb[1thread]", 1e-3, sox_reverb=7.0, pedalboard_Reverb=5.0)
+    assert targets.tally([one]).startswith("1 of 2 measured targets are met in every variant; ")
+    assert targets.tally([]).startswith("0 of 0 measured")
+
+
 def functions(path: Path) -> set[str]:
     return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
 
