@@ -91,7 +91,7 @@ if has pytest && has pytest_benchmark; then
     bench_seconds=$(left "$bench_seconds")
     say "GPU benchmarks, the copy bandwidth first, at most ${bench_seconds}s"
     export FASTAUG_BENCH_SECONDS=$((bench_seconds - 30))  # cases after this are skipped, so that the JSON is written
-    timeout -k 20 -s INT "$bench_seconds" "$python" -m pytest benchmarks/test_gpu.py -q -s -p no:cacheprovider \
+    timeout -k 20 -s INT "$bench_seconds" "$python" -m pytest benchmarks/test_gpu.py benchmarks/test_gpu_training.py -q -s -p no:cacheprovider \
         --benchmark-columns=median,iqr,rounds --benchmark-json="$out/gpu.json" || fail "benchmarks (exit $?)"
     [ -s "$out/gpu.json" ] || fail "no benchmark result was written"
 else

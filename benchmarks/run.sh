@@ -81,7 +81,7 @@ parts=()
 for file in benchmarks/test_*.py; do
     suite=${file##*/test_}
     suite=${suite%.py}
-    [ "$suite" = gpu ] && continue
+    [[ $suite = gpu* ]] && continue
     [[ -n ${SUITES:-} && " $SUITES " != *" $suite "* ]] && continue
     say "$suite"
     "$env/bin/python" -m pytest "$file" -q -p no:cacheprovider --benchmark-disable-gc \

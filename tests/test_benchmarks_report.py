@@ -62,7 +62,7 @@ def test_times_facts_and_speedups_are_targets_too() -> None:
         case("chain", "eight_transforms_of_one_sample[1thread]", 1.1e-3),
         {"suite": "chain", "case": "peak_memory", "batches": 2.5},
         case("decode", "crop[1thread-flac]", 2e-3), case("decode", "crop[2threads-flac]", 1e-3, threads=2),
-        {"suite": "gpu", "case": "training_step", "idle_percent": 7.0},
+        {"suite": "gpu_training", "case": "training_step", "idle_percent": 7.0},
     ]  # fmt: skip
     assert row_of("under 1 ms", cases)[2:] == ["1.1 ms (1 thread)", "**no**"]
     assert row_of("memory beside the input", cases)[2:] == ["2.5 batches", "yes"]
@@ -175,6 +175,12 @@ def test_hours_and_budget_of_the_feed() -> None:
     assert "takes 48 ms or more never waits" in text and "that is 480 ms" in text
     assert "| read | 1 | 1.0% |" in text and "| **sum** | 100 | 100% |" in text
     assert feed.lines([]) == []
+
+
+def test_the_share_of_time_that_a_device_is_busy() -> None:
+    busy_share = load("test_gpu_training").busy_share
+    assert busy_share([(0, 10)]) == 1
+    assert busy_share([(5, 6), (0, 4), (1, 2), (3, 5), (8, 10)]) == pytest.approx(0.8)
 
 
 def test_the_summary_of_ncu() -> None:
