@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 Rows = dict[str, float]
@@ -32,12 +31,13 @@ def ratios(result: dict[str, Any]) -> Rows:
 
 
 def changes(before: Rows, after: Rows) -> Rows:
-    """Relative difference of each row that both have: larger over smaller, less 1, negative where it fell."""
-    found = {}
-    for name in before.keys() & after.keys():
-        low, high = sorted((before[name], after[name]))
-        found[name] = (high / low - 1) * (1 if after[name] >= before[name] else -1)
-    return found
+    """After over before, of each row that both have."""
+    return {name: after[name] / before[name] for name in before.keys() & after.keys()}
+
+
+def apart(change: float) -> float:
+    """How much the larger exceeds the smaller: 0.25 for 5 and 4, whichever came first."""
+    return max(change, 1 / change) - 1
 
 
 def compare(before: dict[str, Any], after: dict[str, Any], within: float = STATED, shown: int = 0) -> tuple[str, bool]:
@@ -49,21 +49,21 @@ def compare(before: dict[str, Any], after: dict[str, Any], within: float = STATE
     for title, read in (("time per item", times), ("ratio", ratios)):
         first, second = read(before), read(after)
         change = changes(first, second)
-        worst_first = sorted(change, key=lambda name: -abs(change[name]))
-        inside = sum(abs(value) <= within for value in change.values())
-        good = good and inside == len(change)
-        lines += [
-            f"{title}: {len(change)} rows",
-            *(f"  {change[name]:+8.1%}  {name}" for name in worst_first[: shown or None]),
-        ]
+        worst_first = sorted(change, key=lambda name: -apart(change[name]))
+        lines.append(f"{title}: {len(change)} rows")
+        lines += [f"  x {change[name]:<6.3f} {name}" for name in worst_first[: shown or None]]
         missing = sorted(first.keys() ^ second.keys())
         if missing:
-            lines.append(f"  in one run only: {', '.join(missing)}")
+            lines.append(f"  in one run only: {len(missing)} rows")
+            lines += [f"           {name}" for name in missing] if not shown else []
         if change:
-            middle = sorted(map(abs, change.values()))[len(change) // 2]
+            inside = sum(apart(value) <= within for value in change.values())
+            good = good and inside == len(change)
+            middle = sorted(map(apart, change.values()))[len(change) // 2]
+            worst = worst_first[0]
             lines.append(
-                f"  {inside} of {len(change)} rows ({inside / len(change):.0%}) within {within:.0%}; "
-                f"median change {middle:.1%}, worst {change[worst_first[0]]:+.1%}: {worst_first[0]}"
+                f"  {inside} of {len(change)} rows ({inside / len(change):.0%}) within {within:.0%}; median change "
+                f"{middle:.1%}, worst {apart(change[worst]):.1%}: {worst}"
             )
     return "\n".join(lines), good
 
@@ -74,10 +74,10 @@ def summary(before: dict[str, Any], after: dict[str, Any], within: float = STATE
     for title, read in (("times", times), ("ratios", ratios)):
         change = changes(read(before), read(after))
         if change:
-            worst = max(change, key=lambda name: abs(change[name]))
-            inside = sum(abs(value) <= within for value in change.values())
+            worst = max(change, key=lambda name: apart(change[name]))
+            inside = sum(apart(value) <= within for value in change.values())
             said.append(
-                f"{inside} of {len(change)} {title} within {within:.0%}, the worst {abs(change[worst]):.0%} apart "
-                f"({re.sub(' +', ' ', worst)})"
+                f"{inside} of {len(change)} {title} within {within:.0%}, the worst {apart(change[worst]):.0%} apart "
+                f"({worst})"
             )
     return "; ".join(said)

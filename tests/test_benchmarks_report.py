@@ -134,9 +134,9 @@ def test_two_runs_agree_or_do_not(
         }
 
     words, good = repeat.compare(result(1.0, 5.0), result(1.1, 5.0))
-    assert good and "3 of 3 rows (100%) within 15%" in words and "worst +10.0%" in words
+    assert good and "3 of 3 rows (100%) within 15%" in words and "worst 10.0%" in words
     words, good = repeat.compare(result(1.0, 5.0), result(1.0, 4.0))
-    assert not good and "-25.0%  effects: gain, p" in words
+    assert not good and "x 0.800  effects: gain, p" in words
     before, after = tmp_path / "a.json", tmp_path / "b.json"
     before.write_text(json.dumps(result(1.0, 5.0)))
     after.write_text(json.dumps(result(1.0, 4.0)))
