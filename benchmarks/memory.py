@@ -1,6 +1,8 @@
 """Whether a Pipeline's memory is flat over a long run: anonymous memory against clips delivered, and its slope.
 
-    python benchmarks/memory.py [clips] [threads] [warm-up in seconds of processor time]
+    python benchmarks/memory.py [clips] [threads] [warm-up in seconds of processor time] [RESULT.json]
+
+RESULT.json, a result of `make bench`, gets the outcome as a case of its own.
 
 Shards of short clips (wav, flac, mp3, ogg; one per cent of them bad) are read over and over, two CLMR views each. After
 the warm-up (by default 240 s of processor time, two minutes of two cores) as many clips follow, and a line is fitted.
@@ -10,6 +12,7 @@ cent of growth, or where the error is too large to tell.
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -99,13 +102,24 @@ def run(
 
 
 def main() -> int:
+    result = Path(sys.argv.pop()) if sys.argv[-1].endswith(".json") else None
     given = [float(text) for text in sys.argv[1:]]
     clips, threads, warm = (int(v) for v in (given + [200_000, 2, 240][len(given) :]))
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         line, pipe = run(shards(Path(folder)), clips, threads, warm)
     print(f"{threads} threads, {time.monotonic() - begin:.0f} s, {pipe.stats.bad_count:,} bad clips replaced: {line}")
+    if result:
+        note(result, {"clips": line.clips, "growth_percent": 100 * line.slope * line.clips / line.level})
     return int(not line.flat)
+
+
+def note(path: Path, facts: dict[str, float]) -> None:
+    """Write the outcome into a result file, for RESULTS.md (`render.py table`)."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    result["cases"] = [case for case in result["cases"] if case["suite"] != "memory"]
+    result["cases"].append({"suite": "memory", "case": "long_run", **facts})
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import dali
 import numpy as np
 import pytest
 from clips import clip_by_clip
@@ -146,6 +147,13 @@ def test_crop(benchmark: Any, threads: int, codec: str) -> None:
                 lambda: crops(miniaudio_full, 2),
                 items=2,
                 differs="other algorithm: linear resampling",
+            ),
+            Peer(
+                "DALI decoders.audio, whole file",
+                dali.PACKAGE,
+                lambda: dali.crops(data[:2], begin[:2], SAMPLES, RATE, threads),
+                items=2,
+                differs="other algorithm: a shorter resampling filter",
             ),
         ],
         items=TRACKS,

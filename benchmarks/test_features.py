@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dali
 import numpy as np
 import pytest
 import torch
@@ -52,6 +53,9 @@ def test_logmel(benchmark: Any, threads: int) -> None:
         run = clip_by_clip(one, list(x.numpy()), threads=threads)
         return lambda: np.stack(run())
 
+    def of_dali() -> Callable[[], np.ndarray]:
+        return dali.decibels(x.numpy()[:, 0], RATE, N_FFT, HOP, BANDS, threads)
+
     compare(
         benchmark,
         lambda: ours(x),
@@ -59,6 +63,7 @@ def test_logmel(benchmark: Any, threads: int) -> None:
             Peer("torchaudio MelSpectrogram + AmplitudeToDB", "torchaudio", torchaudio, check=agrees(80)),
             Peer("nnAudio MelSpectrogram", "nnAudio", nnaudio, check=agrees(60)),
             Peer("librosa melspectrogram + power_to_db", "librosa", librosa, check=agrees(80)),
+            Peer("DALI mel_filter_bank + to_decibels", dali.PACKAGE, of_dali, check=agrees(60)),
         ],
         items=CLIPS,
         unit="clip",

@@ -20,19 +20,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness import Peer, Run, agrees, compare, wall_clock
-from materials import RATE, SAMPLES, batch, tracks, write_shards
+from harness import Peer, Run, agrees, compare, synchronised
+from materials import RATE, SAMPLES, batch, tracks
 from peers import TA, ta
 from test_chain import batched_chain
 
-from fastaug import Compose, Delay, LogMel, Pipeline, Reverb, clmr, codecs, functional
+from fastaug import Compose, Delay, LogMel, Reverb, SpecAugment, clmr, codecs, functional
 from fastaug.codecs.device import DeviceBatch
 from fastaug.codecs.native import Members, Wanted
 from fastaug.random import Keys
-from fastaug.transforms import SpecAugment
 from fastaug.transforms.base import params_to
-from fastaug.ssl.encoders import SampleCNN
-from fastaug.ssl.losses import nt_xent
 
 pytestmark = pytest.mark.gpu
 BATCH = 512
@@ -55,12 +52,6 @@ class CudaEvents:
         end.record()
         end.synchronize()
         return start.elapsed_time(end) / 1e3
-
-
-def synchronised(run: Run) -> float:
-    """A timer by the host's clock."""
-    torch.cuda.synchronize()
-    return wall_clock(lambda: (run(), torch.cuda.synchronize()))
 
 
 class Inputs:
@@ -146,6 +137,13 @@ def measure(
         )
 
     return on_first
+
+
+def test_limits(benchmark: Any, copy_bandwidth: float, arithmetic_rate: float) -> None:
+    """First of all: what the shares of the other cases are shares of."""
+    benchmark.pedantic(lambda: None, rounds=1)
+    benchmark.extra_info.update(copy_bandwidth=copy_bandwidth, flops_rate=arithmetic_rate)
+    print(f"\n  copy {copy_bandwidth / 1e9:,.0f} GB/s, matrix product {arithmetic_rate / 1e12:.1f} Tflop/s")
 
 
 def on_host(least_db: float) -> Callable[[Any, Any], str]:
@@ -256,12 +254,6 @@ def test_pitch(measure: Callable[..., None], inputs: Inputs) -> None:
 def test_reverb(measure: Callable[..., None]) -> None:
     reverberance, damping, room = torch.rand(3, BATCH, device="cuda") * 99
     measure(lambda x: functional.reverb(x, RATE, reverberance, damping, room), [], flops=16 * 5 + 8 * 3 + 8)
-
-
-def synchronised(run: Run) -> float:
-    """A timer that waits for the device."""
-    torch.cuda.synchronize()
-    return wall_clock(lambda: (run(), torch.cuda.synchronize()))
 
 
 CROPS = 256  # of 30 s tracks
@@ -458,72 +450,3 @@ def test_logmel_beside_dali(benchmark: Any, inputs: Inputs) -> None:
     peer = Peer("DALI spectrogram + mel_filter_bank + to_decibels", "nvidia-dali-cuda130", dali,
                 differs="its outputs are not held against ours")  # fmt: skip
     compare(benchmark, lambda: front(inputs.first), [peer], items=BATCH, unit="clip", timer=synchronised)
-    measure(ours, peers)
-
-
-IDLE = 0.05  # of the time, at most
-
-
-class Training:
-    """SampleCNN on pairs of views, a batch at a time; float32, as a user would begin."""
-
-    def __init__(self) -> None:
-        self.model = torch.nn.Sequential(SampleCNN(), torch.nn.Linear(512, 128)).cuda().train()
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=3e-4)
-
-    def step(self, audio: torch.Tensor) -> None:
-        z_i, z_j = self.model(audio.flatten(0, 1)).chunk(2)
-        loss = nt_xent(z_i, z_j)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimiser.step()
-
-
-def idle_share(run: Run) -> tuple[float, float]:
-    """The share of the time between the first and the last kernel or copy in which none ran; and that time."""
-    activities = [torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as profile:
-        run()
-        torch.cuda.synchronize()
-    on_device = torch.autograd.DeviceType.CUDA
-    spans = sorted((e.time_range.start, e.time_range.end) for e in profile.events() if e.device_type == on_device)
-    return idle_of(spans)
-
-
-def idle_of(spans: list[tuple[float, float]]) -> tuple[float, float]:
-    """Of sorted spans in microseconds, which may overlap: the share that is gaps, and seconds from end to end."""
-    begin, busy, until = spans[0][0], 0.0, spans[0][0]
-    for start, end in spans:
-        busy += max(end - max(start, until), 0.0)
-        until = max(until, end)
-    return 1 - busy / (until - begin), (until - begin) / 1e6
-
-
-@pytest.mark.parametrize("codec", ["mp3-128", "flac"])
-def test_idle_share_while_training(benchmark: Any, tmp_path: Any, codec: str) -> None:
-    """From shards to steps of SampleCNN at batch 256: read, decoded on the device and augmented beside training."""
-    size, steps, distinct = 256, 12, 64
-    name, _, kbps = codec.partition("-")
-    shards = write_shards(tmp_path, tracks(distinct, 30.0, name, kbps=int(kbps) if kbps else None), name, 16)
-    pipe = Pipeline(
-        [str(path) for path in shards], sample_rate=RATE, crop_samples=SAMPLES, views=2, batch_size=size,
-        transform=clmr(), seed=0, shuffle=64, epoch_size=size * steps, device="cuda",
-    )  # fmt: skip
-    training = Training()
-    resident = next(iter(pipe)).audio
-
-    def epoch() -> None:
-        for item in pipe:
-            training.step(item.audio)
-
-    def training_alone() -> Run:
-        return lambda: [training.step(resident) for _ in range(steps)]
-
-    peers = [Peer("training alone, on one batch", "torch", training_alone, differs="loads and augments nothing")]
-    record = compare(benchmark, epoch, peers, items=steps, unit="step", threads=pipe.num_threads, timer=synchronised)
-    idle, seconds = idle_share(epoch)
-    alone, _ = idle_share(training_alone())
-    benchmark.extra_info.update(idle_share=idle, idle_share_training_alone=alone)
-    took = record["ours"]["median"]
-    print(f"\n  idle {idle:.1%} of {seconds:.2f} s (training alone: {alone:.1%}), {size / took:,.0f} examples/s")
-    assert idle <= IDLE, f"the device is idle for {idle:.1%} of the time, at most {IDLE:.0%} asked"
