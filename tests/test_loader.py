@@ -225,3 +225,15 @@ def test_threads_of_our_own_only_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -
     assert (make(), make(num_threads=0)) == (2, 0)
     with pytest.raises(ValueError, match="num_threads must be at least 0"):
         make(num_threads=-1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_caller_decodes_with_as_many_threads_as_torch(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    torch.set_num_threads(threads)
+    found: list[int] = []
+    made = Loader._open
+    monkeypatch.setattr(
+        Loader, "_open", lambda self, records, way: (found.append(way.threads), made(self, records, way))[1]
+    )
+    list(Pipeline(leveled("..."), crop_samples=9, batch_size=2, num_threads=0, **COMMON))
+    assert found == [threads, threads]

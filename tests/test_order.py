@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -132,6 +133,21 @@ def test_ten_thousand_shards_on_512_ranks_of_8_workers() -> None:
         for own in by_worker:
             delivered[np.concatenate(own)] += 1
     assert delivered.min() == 1 and delivered.sum() == -(-total // world) * world
+
+
+def test_memory_grows_with_the_shards_and_a_ranks_own_records() -> None:
+    def peak(shards: int, world: int) -> float:
+        sizes = np.full(shards, 1_000)
+        tracemalloc.start()
+        own = len(epoch_order(sizes, 0, 0, 4096, rank=world // 2, world_size=world))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert own == -(-shards * 1_000 // world)
+        return most / (own + shards)
+
+    peak(10, 2)  # what is made once
+    bytes_each = [peak(10_000, 512), peak(10_000, 64), peak(40_000, 512), peak(2_500, 512)]
+    assert max(bytes_each) < 120 and max(bytes_each) < 2 * min(bytes_each), bytes_each
 
 
 @pytest.mark.parametrize(
