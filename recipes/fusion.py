@@ -1,7 +1,6 @@
 """Waveform and spectrogram together: five ways of fusing two formats of one sound, pre-trained without labels, probed.
 
     python recipes/fusion.py                                  minutes on a CPU, on a synthetic corpus it makes itself
-    python recipes/fusion.py --preset fusion-seed001 --data gtzan/ --fusion joint --head mlp
     python recipes/fusion.py --audio-checkpoint runs/clmr --spectrogram-checkpoint runs/simclr       nothing to train
     python recipes/fusion.py --preset fusion-seed001 --data gtzan/ --tables     tables 1 and 2 beside the published ones
     torchrun --nproc_per_node 4 recipes/fusion.py --data ...  several GPUs; --batch-size is the total over all
@@ -25,16 +24,18 @@ import torch
 from tqdm import tqdm
 
 from fastaug import LogMel, Pipeline
+from fastaug.ssl import fusion
 from fastaug.ssl import run as runs
+from fastaug.ssl.accumulate import backward
 from fastaug.ssl.checkpoint import load_encoder, read_card, save_model
 from fastaug.ssl.config import parse, resolve
 from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, restore
 from fastaug.ssl.distributed import World, start
-from fastaug.ssl.fusion import MultiFormat, contrast, format_views, fused_encoder, join_checkpoints, model_inputs
 from fastaug.ssl.fusion_probe import Rows, fusion_rows, join_seeds, row_lines
 from fastaug.ssl.fusion_source import RUNS, source_tables
 from fastaug.ssl.monitor import Monitor, knn_monitor
 from fastaug.ssl.optim import contrastive_optimiser, set_rate, warmup_cosine
+from fastaug.ssl.precision import Precision
 
 CONFIGS = Path(__file__).parent / "configs"
 FREE = ("probe_data", "head", "probe_seeds", "probe_steps", "tables", "table_seeds", "mtat")  # not of the pre-training
@@ -77,7 +78,8 @@ class Config:
     weight_decay: float = 1e-6  # of matrices and kernels, not of biases and normalisation
     warmup_steps: int = 0  # a straight line up to lr
     cosine: bool = False  # then half a cosine down to 0 at --steps
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"  # auto: bfloat16 where the hardware has it
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # auto: what is fastest on the device
+    accumulate: int = 1  # parts of a batch that the model sees one after another; the loss stays that of the whole
     steps: int = 10_000
     minutes: float | None = None  # stop cleanly after this long
     seed: int = 0
@@ -103,12 +105,12 @@ def main(cfg: Config, stop: runs.Stop | None = None) -> Path:
     torch.manual_seed(cfg.seed)
     out = Path(cfg.out or f"runs/{Path(cfg.preset).stem}-{cfg.fusion}")
     if cfg.audio_checkpoint or cfg.spectrogram_checkpoint:  # nothing to train
-        return join_checkpoints(cfg.audio_checkpoint, cfg.spectrogram_checkpoint, out)
+        return fusion.join_checkpoints(cfg.audio_checkpoint, cfg.spectrogram_checkpoint, out)
     if not cfg.pretrain_data and not cfg.data and world.first:
         demo_corpus()
     world.barrier()
     data = discover(cfg.pretrain_data or cfg.data or str(demo_corpus()), None if cfg.pretrain_data else cfg.label)
-    bfloat16 = cfg.precision == "bfloat16" or (cfg.precision == "auto" and runs.fast_bfloat16(world.device))
+    precision = Precision(cfg.precision, world.device)
 
     batch_size = min(cfg.batch_size, data.records("train")) // world.size * world.size
     pipe = training_pipeline(cfg, data, world, batch_size)
@@ -121,40 +123,43 @@ def main(cfg: Config, stop: runs.Stop | None = None) -> Path:
         step = state["step"]
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
+        precision.load_state_dict(state["precision"])
         restore(pipe, state["pipeline"])
     world.say(f"{data.name}: {data.records('train')} examples, fusion {cfg.fusion}, {batch_size} a step "
               f"on {world.device}; " + (f"resuming {out} at step {step}" if state else f"starting {out}"))  # fmt: skip
 
     def save() -> None:
-        run.save(step=step, model=model.state_dict(), optimiser=optimiser.state_dict(), pipeline=pipe.state_dict())
+        run.save(step=step, model=model, optimiser=optimiser, precision=precision, pipeline=pipe)
         if world.first:
             save_model(out, model, {**card, "step": step, "config_hash": run.hash, "config": run.config})
 
-    parallel = world.wrap(model)
+    parallel, losses = world.wrap(model), {}
+
+    def loss_of(z: torch.Tensor) -> torch.Tensor:
+        losses.update(fusion.contrast(z, cfg.fusion == "joint", cfg.temperature))
+        return sum(losses.values())
+
     knn = None
     if world.first and cfg.knn_crops and data.label:
         heard = {"sample_rate": cfg.sample_rate, "crop_samples": cfg.crop_samples, "seed": cfg.seed}
-        knn = knn_monitor(data, cfg.knn_crops, world.device, bfloat16, **heard)
+        knn = knn_monitor(data, cfg.knn_crops, world.device, precision.dtype, **heard)
     monitor = Monitor(model.encoder, knn)  # all that is looked at while training takes at most 2 % of the time
     bar = tqdm(total=cfg.steps, initial=step, unit="step", disable=not world.first, dynamic_ncols=True)
     batches, saved, shown = endless(pipe), time.monotonic(), {}
     with bar, runs.Stop(cfg.minutes) if stop is None else stop as stop:
         while step < cfg.steps:
             with monitor.watch("loading"):  # waiting for decoded crops, augmenting them, making spectrograms
-                samples, spectra = model_inputs(cfg.fusion, next(batches))
+                samples, spectra = fusion.model_inputs(cfg.fusion, next(batches))
             with monitor.watch("compute"):
-                with torch.autocast(world.device.type, torch.bfloat16, enabled=bfloat16):
-                    z = parallel(samples, spectra)
-                losses, z_i, z_j = contrast(z, cfg.fusion == "joint", cfg.temperature)
-                loss = torch.stack(list(losses.values())).sum()
                 optimiser.zero_grad(set_to_none=True)
-                loss.backward()
+                parts = fusion.in_parts(samples, spectra, cfg.accumulate)
+                loss, z = backward(parallel, lambda part: parallel(*part), parts, loss_of, precision)
                 set_rate(optimiser, warmup_cosine(step, cfg.steps, cfg.warmup_steps, floor=0.0 if cfg.cosine else 1.0))
-                optimiser.step()
+                precision.step(optimiser)
             step += 1
             bar.update()
             if world.first and (step % cfg.log_every == 0 or step == cfg.steps):
-                values = monitor.look(step, batch_size, loss, z_i, z_j)
+                values = monitor.look(step, batch_size, loss, *fusion.two_views(z))
                 values |= {f"loss_{name}": value.item() for name, value in losses.items()}
                 run.log(step, **values)
                 runs.report(bar, shown, values)
@@ -166,17 +171,17 @@ def main(cfg: Config, stop: runs.Stop | None = None) -> Path:
         save()
     batches.close()
     run.close()
-    own_music = "" if cfg.data else "--preset fusion-seed001 --data FOLDER"
-    world.say(runs.closing_words(out, step, cfg.steps, runs.command_line(), Path(__file__), own_music))
+    more = "" if cfg.data else "--preset fusion-seed001 --data FOLDER"
+    world.say(runs.closing_words(out, step, cfg.steps, runs.command_line(), Path(__file__), more))
     world.close()
     return out
 
 
 def training_pipeline(cfg: Config, data: Dataset, world: World, batch_size: int) -> Pipeline:
     """All views of a clip from one decode; an epoch is at least 32 batches, so that small sets do not restart often."""
-    names = (cfg.transform, cfg.spec_transform)
-    chains = [None if name == "none" else resolve(name, "fastaug.ssl.fusion_source")() for name in names]
-    transforms, spec_transforms = format_views(cfg.fusion, *chains)
+    names, home = (cfg.transform, cfg.spec_transform), "fastaug.ssl.fusion_source"
+    chains = [None if name == "none" else resolve(name, home)() for name in names]
+    transforms, spec_transforms = fusion.format_views(cfg.fusion, *chains)
     frontend = None if cfg.fusion == "audio" else LogMel(**logmel_kwargs(cfg))
     return Pipeline(
         data.source, split=data.split("train"), crop="random", views=len(transforms), transform=transforms,
@@ -188,16 +193,15 @@ def training_pipeline(cfg: Config, data: Dataset, world: World, batch_size: int)
 
 
 def logmel_kwargs(cfg: Config) -> dict[str, Any]:
-    kwargs = {name: getattr(cfg, name) for name in ("n_fft", "hop_length", "n_mels", "sample_rate")}
-    return {**kwargs, "normalise": "clip"}
+    return {"normalise": "clip", **{n: getattr(cfg, n) for n in ("n_fft", "hop_length", "n_mels", "sample_rate")}}
 
 
-def build_model(cfg: Config, data: Dataset) -> tuple[MultiFormat, dict[str, Any]]:
+def build_model(cfg: Config, data: Dataset) -> tuple[fusion.MultiFormat, dict[str, Any]]:
     """Fused encoder and projectors, and the card that lets others rebuild the encoder."""
     offered = {name: getattr(cfg, name) for name in ("sample_rate", "crop_samples", "n_mels", "width")}
-    names = cfg.audio_encoder, cfg.spectrogram_encoder
-    encoder, description = fused_encoder(cfg.fusion, *names, logmel_kwargs(cfg), **offered)
-    model = MultiFormat(encoder, torch.zeros(2, 1, cfg.crop_samples), cfg.projection_dim)
+    offered |= {"audio": cfg.audio_encoder, "spectrogram": cfg.spectrogram_encoder, "logmel": logmel_kwargs(cfg)}
+    encoder, description = fusion.fused_encoder(cfg.fusion, **offered)
+    model = fusion.MultiFormat(encoder, torch.zeros(2, 1, cfg.crop_samples), cfg.projection_dim)
     card = {
         **description, "fusion": cfg.fusion, "out_dim": sum(model.dims.values()), "sample_rate": cfg.sample_rate,
         "crop_samples": cfg.crop_samples, "logmel": None, "data": data.name, "split": data.split("train"),
@@ -226,9 +230,8 @@ def tables(cfg: Config) -> str:
     for name in (name for name in RUNS if cfg.mtat or name != "mtat"):
         changes = {"fusion": "separate", **RUNS[name], **({"pretrain_data": cfg.mtat} if name == "mtat" else {})}
         for seed in cfg.table_seeds:
-            out = root / f"{name}-{seed}"
-            one = dataclasses.replace(cfg, **changes, seed=seed, out=str(out))
-            if read_card(main(one))[1]["step"] < cfg.steps:
+            one = dataclasses.replace(cfg, **changes, seed=seed, out=str(root / f"{name}-{seed}"))
+            if read_card(out := main(one))[1]["step"] < cfg.steps:
                 raise KeyboardInterrupt  # the same command goes on
             found.setdefault(name, []).append(probe(one, out))
     text = source_tables({name: join_seeds(rows) for name, rows in found.items()})

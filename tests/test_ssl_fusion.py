@@ -16,10 +16,18 @@ from torch import Tensor, nn
 from fastaug import LogMel
 from fastaug.ssl.checkpoint import load_encoder, save_model
 from fastaug.ssl.encoders import SampleCNN
-from fastaug.ssl.features import Features
-from fastaug.ssl.fusion import MultiFormat, contrast, cross_format, fused_encoder, join_checkpoints, model_inputs
+from fastaug.ssl.fusion import (
+    MultiFormat,
+    contrast,
+    cross_format,
+    fused_encoder,
+    in_parts,
+    join_checkpoints,
+    model_inputs,
+    two_views,
+)
 from fastaug.ssl.fusion_encoders import BranchCNN, SpectrogramCNN, WaveformFrames
-from fastaug.ssl.fusion_probe import decision_weight, divide, join_seeds, mean_average_precision
+from fastaug.ssl.fusion_probe import decision_weight, join_seeds
 from fastaug.ssl.fusion_source import SOURCE, source_tables
 from fastaug.ssl.losses import nt_xent
 
@@ -100,19 +108,41 @@ def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
 
 
 def test_separate_trains_each_encoder_as_if_alone() -> None:
-    samples = torch.randn(6, 1, CROP, generator=torch.Generator().manual_seed(1))
+    samples = torch.randn(2, 3, 1, CROP, generator=torch.Generator().manual_seed(1))
     spectra = LogMel(**LOGMEL)(samples.flip(0))
-    model = MultiFormat(build("separate")[0], samples, 8)
-    losses, _, _ = contrast(model(samples, spectra), False, 0.5)
+    model = MultiFormat(build("separate")[0], samples[0], 8)
+    z = model(samples, spectra)
+    losses = contrast(z, False, 0.5)
     torch.stack(list(losses.values())).sum().backward()
-    for name, x in (("audio", samples), ("spectrogram", spectra)):
+    for place, (name, x) in enumerate((("audio", samples), ("spectrogram", spectra))):
         branch, projector = getattr(model.encoder, name), model.projectors[name]
         wanted = [*branch.parameters(), *projector.parameters()]
         together = [p.grad.clone() for p in wanted if p.grad is not None]
-        loss = nt_xent(*projector(branch(x)).chunk(2), 0.5)
-        alone = torch.autograd.grad(loss, wanted)
-        assert loss.item() == pytest.approx(losses[name].item(), rel=1e-6) and len(alone) == len(together)
-        assert all(torch.allclose(g, t, rtol=1e-4, atol=1e-7) for g, t in zip(alone, together))
+        alone = projector(branch(x.flatten(0, 1))).chunk(2)
+        loss = nt_xent(*alone, 0.5)
+        assert torch.allclose(torch.stack(alone), z[2 * place : 2 * place + 2], atol=1e-6)
+        assert loss.item() == pytest.approx(losses[name].item(), rel=1e-6)
+        grads = torch.autograd.grad(loss, wanted)
+        assert len(grads) == len(together)
+        assert all(torch.allclose(g, t, rtol=1e-4, atol=1e-7) for g, t in zip(grads, together))
+
+
+def test_two_views_keep_the_order_of_similarity() -> None:
+    z = torch.randn(4, 5, 3)
+    z_i, z_j = two_views(z)
+    similar = [torch.nn.functional.cosine_similarity(z[v], z[v + 1]) for v in (0, 2)]
+    assert torch.allclose(torch.nn.functional.cosine_similarity(z_i, z_j), (similar[0] + similar[1]) / 2, atol=1e-6)
+    assert torch.equal(two_views(z[:2]), z[:2])
+    assert contrast(z[:2], True, 0.5)["joint"] == cross_format(z[0], z[1], 0.5)
+    assert contrast(z[:2], False, 0.5)["views"] == nt_xent(z[0], z[1], 0.5)
+
+
+def test_parts_keep_samples_and_spectrograms_together() -> None:
+    samples, spectra = torch.arange(10).reshape(2, 5), torch.arange(10).reshape(2, 5) + 100
+    parts = in_parts(samples, spectra, 2)
+    assert [len(p[0][0]) for p in parts] == [3, 2]
+    assert all(s is not None and torch.equal(a + 100, s) for a, s in parts)
+    assert [s for _, s in in_parts(samples, None, 3)] == [None, None, None]
 
 
 @pytest.mark.parametrize("fusion", KINDS)
@@ -191,7 +221,7 @@ def test_model_inputs_takes_the_views_that_belong_together() -> None:
     assert spectra is not None
     assert samples.flatten().tolist() == [0, 1, 2] and spectra.flatten().tolist() == [103, 104, 105]
     samples, spectra = model_inputs("early", _Batch(2))
-    assert spectra is not None and torch.equal(samples.flatten() + 100, spectra.flatten()) and len(samples) == 6
+    assert spectra is not None and torch.equal(samples.flatten() + 100, spectra.flatten()) and len(samples) == 2
     assert model_inputs("audio", _Batch(2, pictures=False))[1] is None
 
 
@@ -214,33 +244,6 @@ def test_the_decision_weight_is_the_most_likely_one() -> None:
     found = decision_weight(first, second, labels)
     loss = [-float((w * first + (1 - w) * second)[torch.arange(40), labels].log().mean()) for w in np.arange(21) / 20]
     assert found == pytest.approx(np.argmin(loss) / 20) and 0 < found < 1
-
-
-def test_mean_average_precision_of_a_known_ranking() -> None:
-    scores = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]])
-    labels = torch.tensor([0, 1, 1, 0])  # class 0: ranks 1 and 3 -> (1 + 2/3) / 2; class 1: ranks 1 and 3
-    assert mean_average_precision(scores, labels) == pytest.approx(5 / 6)
-    assert mean_average_precision(torch.cat([scores, scores[:, :1]], 1), labels) == pytest.approx(5 / 6)  # no class 2
-    assert mean_average_precision(scores, torch.eye(2)[labels]) == pytest.approx(5 / 6)
-
-
-def features(count: int, first: int = 0) -> Features:
-    keys = [f"{first + i}.wav" for i in range(count)]
-    return Features(torch.randn(2 * count, 3), torch.arange(count).repeat_interleave(2), torch.arange(count) % 2, keys)
-
-
-def test_missing_splits_come_from_the_rest_and_never_overlap() -> None:
-    everything = features(30)
-    parts = divide({None: everything})
-    keys = [set(part.keys) for part in parts]
-    assert [len(k) for k in keys] == [19, 5, 6] and set.union(*keys) == set(everything.keys)
-    assert [part.keys for part in divide({None: features(30)})] == [part.keys for part in parts]
-    train, valid, test = divide({"train": features(20), "test": features(6, 100)})
-    assert len(test.keys) == 6 and len(valid.keys) == 4 and not {*train.keys} & {*valid.keys}
-    given = {"train": features(8), "valid": features(4, 50), "test": features(4, 90)}
-    assert [p.keys for p in divide(given)] == [p.keys for p in given.values()]
-    with pytest.raises(ValueError, match="too few to split"):
-        divide({None: features(1)})
 
 
 def test_the_tables_stand_beside_what_was_published() -> None:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from fastaug.ssl.accumulate import split
 from fastaug.ssl.checkpoint import load_encoder, save_model
 from fastaug.ssl.config import call_with, resolve
 from fastaug.ssl.encoders import Projector
@@ -25,8 +26,10 @@ __all__ = [
     "cross_format",
     "format_views",
     "fused_encoder",
+    "in_parts",
     "join_checkpoints",
     "model_inputs",
+    "two_views",
 ]
 
 KINDS = ("separate", "decision", "joint", "early", "model", "audio", "spectrogram")
@@ -51,36 +54,47 @@ def model_inputs(fusion: str, batch: Any) -> tuple[Tensor, Tensor | None]:
     """What ``MultiFormat`` takes of a batch with the views of ``format_views``.
 
     Returns:
-        Samples (2B, C, T) and spectrograms (2B, C, F, N), one view of all examples after the other; for "joint" (B, …)
-        each; no spectrograms where the pipeline makes none.
+        Samples (2, B, C, T) and spectrograms (2, B, C, F, N), for "joint" (1, B, …) each; no spectrograms where the
+        pipeline makes none.
     """
     samples, spectra = batch.audio, batch.spectrograms
     if len(samples) == 4 or fusion == "joint":
         half = len(samples) // 2
         samples, spectra = samples[:half], spectra[half:]
-    return samples.flatten(0, 1), None if spectra is None else spectra.flatten(0, 1)
+    return samples, spectra
+
+
+def in_parts(samples: Tensor, spectra: Tensor | None, parts: int) -> list[tuple[Tensor, Tensor | None]]:
+    """Samples and spectrograms of the parts of a batch, for ``accumulate.backward``."""
+    pictures = [None] * parts if spectra is None else split(spectra, parts)
+    return list(zip(split(samples, parts), pictures, strict=True))
 
 
 class MultiFormat(nn.Module):
-    """A fused encoder and a projector for each of its formats, as one module: (samples, spectra) -> {format: z}.
+    """A fused encoder and a projector for each of its formats, as one module.
 
     Args:
         encoder: with a method ``formats``.
         example: samples (B, C, T), B >= 1; run once in eval mode to learn the dimensions.
-        projection_dim, projector: as in ``Projector``.
+        projection_dim: of each projector, an MLP.
+
+    Takes samples (V, B, C, T) and spectrograms (V, B, C, F, N) or None; gives projections (V · formats, B, D): all
+    views of the first format, then those of the next.
     """
 
-    def __init__(self, encoder: nn.Module, example: Tensor, projection_dim: int, projector: str = "mlp") -> None:
+    def __init__(self, encoder: nn.Module, example: Tensor, projection_dim: int) -> None:
         super().__init__()
         encoder.eval()
         with torch.no_grad():
             self.dims = {name: h.shape[1] for name, h in encoder.formats(example).items()}  # type: ignore[operator]
         self.encoder = encoder.train()
-        self.projectors = nn.ModuleDict({n: Projector(d, projection_dim, projector) for n, d in self.dims.items()})
+        self.projectors = nn.ModuleDict({name: Projector(dim, projection_dim) for name, dim in self.dims.items()})
 
-    def forward(self, samples: Tensor, spectra: Tensor | None) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = self.encoder.formats(samples, spectra)  # type: ignore[operator]
-        return {name: self.projectors[name](h) for name, h in found.items()}
+    def forward(self, samples: Tensor, spectra: Tensor | None) -> Tensor:
+        pictures = None if spectra is None else spectra.flatten(0, 1)
+        found: dict[str, Tensor] = self.encoder.formats(samples.flatten(0, 1), pictures)  # type: ignore[operator]
+        z = [self.projectors[name](h).unflatten(0, (len(samples), -1)) for name, h in found.items()]
+        return torch.cat(z)
 
 
 def cross_format(z_audio: Tensor, z_spectrogram: Tensor, temperature: float = 0.1) -> Tensor:
@@ -111,23 +125,24 @@ def cross_format(z_audio: Tensor, z_spectrogram: Tensor, temperature: float = 0.
     return (there + back) / 2
 
 
-def contrast(
-    z: dict[str, Tensor], across_formats: bool, temperature: float
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Losses by name, to be added up, and the two views they were computed from, for what is watched.
+def contrast(z: Tensor, across_formats: bool, temperature: float) -> dict[str, Tensor]:
+    """Losses by name, to be added up, of projections (V, B, D) as ``MultiFormat`` gives them.
 
-    Args:
-        z: of ``MultiFormat``. With ``across_formats`` (B, D) of "audio" and "spectrogram"; else, for each format, its
-            two views one after the other, (2B, D). The formats share no weight, so the sum trains each as if alone.
+    Two views: one loss, with ``across_formats`` that of ``cross_format``. Four: one for each format; the formats share
+    no weight, so the sum trains each as if alone.
     """
     if across_formats:
-        return {"joint": cross_format(z[AUDIO], z[SPECTROGRAM], temperature)}, z[AUDIO], z[SPECTROGRAM]
-    losses = {}
-    for name, both in z.items():
-        one, other = both.float().chunk(2)
-        losses[name] = nt_xent(one, other, temperature)
-    z_i, z_j = torch.cat([nnf.normalize(both.detach().float(), dim=1) for both in z.values()], dim=1).chunk(2)
-    return losses, z_i, z_j
+        return {"joint": cross_format(z[0], z[1], temperature)}
+    if len(z) == 2:
+        return {"views": nt_xent(z[0], z[1], temperature)}
+    return {AUDIO: nt_xent(z[0], z[1], temperature), SPECTROGRAM: nt_xent(z[2], z[3], temperature)}
+
+
+def two_views(z: Tensor) -> Tensor:
+    """Projections (V, B, D) as those of two views (2, B, D'), the formats side by side: for what is watched."""
+    if len(z) == 2:
+        return z
+    return torch.cat([nnf.normalize(z[:2], dim=2), nnf.normalize(z[2:], dim=2)], dim=2)
 
 
 def fused_encoder(

@@ -5,7 +5,6 @@ All rows of a table share clips, segments, head, number of steps, and batch (the
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -21,11 +20,13 @@ from fastaug.ssl.features import Features, calibrate_batch_norm, extract
 from fastaug.ssl.fusion_encoders import AUDIO, SPECTROGRAM
 from fastaug.ssl.metrics import is_multi, score
 from fastaug.ssl.probe import Head
+from fastaug.ssl.representations import CALIBRATION_BATCHES, PARTS, pipeline, three_parts
+from fastaug.ssl.scoring import report
+from fastaug.ssl.table import labelled_data
 
 BOTH, DECISION, RANDOM = "audio + spectrogram", "decision level", "random init"
-CALIBRATION_BATCHES = 8
 Rows = dict[str, dict[str, list[float]]]  # row -> metric -> one value a seed
-Splits = tuple[Features, Features, Features]
+Splits = list[Features]  # train, valid, test, all labelled
 
 
 def fusion_rows(
@@ -41,7 +42,7 @@ def fusion_rows(
     """Heads on the frozen representations of a fused encoder and of one that was never trained.
 
     Args:
-        data: labelled; splits that are missing are taken from train by a hash of the keys.
+        data: labelled; splits that are missing are taken as by ``representations.three_parts``.
         encoder, card: as ``load_encoder`` gives them.
         kind: "linear" or "mlp". steps: of every head; the weights of the lowest validation loss are kept.
         seeds: of the heads, and of the untrained encoders.
@@ -49,15 +50,13 @@ def fusion_rows(
     Returns:
         Row -> metric -> one value a seed. Rows: "audio", "spectrogram", "audio + spectrogram" (side by side), "decision
         level" (the heads' probabilities, averaged with a weight found on the validation clips), as far as the encoder
-        has them; "random init" of the whole. Metrics: ``valid_map``; of test clips those of ``metrics.score``;
+        has them; "random init" of the whole. Metrics: ``valid_map``; of test clips those of ``scoring.report``;
         ``segment_accuracy`` of single segments; ``weight`` of the audio head.
 
     Raises:
         ValueError: no label tells clips apart.
     """
-    if data.label is None:
-        raise ValueError(f"a probe needs labels, and {data.source} has none that tell clips apart")
-    device = torch.device(device)
+    data, device = labelled_data(data), torch.device(device)
     untrained = {seed: _untrained(data, card, seed, device, batch_size) for seed in seeds}
     trained = _features(
         data, card, {"": encoder, **{f"{seed} ": e for seed, e in untrained.items()}}, device, batch_size
@@ -91,54 +90,23 @@ def decision_weight(first: Tensor, second: Tensor, labels: Tensor) -> float:
     return float(weights[likelihood.argmax()])
 
 
-def mean_average_precision(probabilities: Tensor, labels: Tensor) -> float:
-    """scikit-learn's average precision of each class against the others, averaged over the classes that occur."""
-    from sklearn.metrics import average_precision_score
-
-    scores = probabilities.double().numpy()
-    truth = labels.numpy() > 0.5 if is_multi(labels) else np.eye(scores.shape[1], dtype=bool)[labels.numpy()]
-    return float(np.mean([average_precision_score(t, s) for t, s in zip(truth.T, scores.T) if t.any()]))
-
-
-def _untrained(data: Dataset, card: dict[str, Any], seed: int, device: torch.device, batch_size: int) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        encoder = build_encoder(card).to(device)
-    batches = _pipeline(data, card, data.split("train"), "random", device, batch_size)
-    return calibrate_batch_norm(encoder, (batch.audio for batch in islice(batches, CALIBRATION_BATCHES)))
-
-
-def _pipeline(
-    data: Dataset, card: dict[str, Any], split: str | None, crop: str, device: torch.device, batch_size: int
-) -> Any:
-    from fastaug import Pipeline
-
-    return Pipeline(
-        data.source, split=split, labels=data.label, sample_rate=card["sample_rate"], crop_samples=card["crop_samples"],
-        crop=crop, batch_size=batch_size, on_error="skip", device=device, shuffle=4096 if crop == "random" else 0,
-        rank=0, world_size=1,
-    )  # fmt: skip
-
-
 def _features(
     data: Dataset, card: dict[str, Any], encoders: dict[str, nn.Module], device: torch.device, batch_size: int
 ) -> dict[str, dict[str, Splits]]:
     """Encoder -> format -> features of train, valid and test; "audio + spectrogram" where there are both."""
     with torch.no_grad():
         example = torch.zeros(1, 1, card["crop_samples"])
-        dims = {n: h.shape[1] for n, h in encoders[""].eval().formats(example).items()}  # type: ignore[operator]
+        dims = {n: h.shape[1] for n, h in encoders[""].cpu().eval().formats(example).items()}  # type: ignore[operator]
     frozen = {name: _frozen(encoder.to(device).eval()) for name, encoder in encoders.items()}
-    parts = {
-        split: extract(_pipeline(data, card, split, "segments", device, batch_size), frozen)
-        for split in data.splits or (None,)
-    }
+    sources = three_parts(data)
+    parts = [extract(pipeline(data, card, device, batch_size, sources[name]), frozen) for name in PARTS]
     found: dict[str, dict[str, Splits]] = {}
     for name in encoders:
-        whole = divide({split: features[name] for split, features in parts.items()})
+        whole = [features[name].drop_unlabelled() for features in parts]
         found[name], begin = {}, 0
         for part, dim in dims.items():
             columns = slice(begin, begin + dim)
-            found[name][part] = tuple(replace(f, values=f.values[:, columns]) for f in whole)  # type: ignore[assignment]
+            found[name][part] = [replace(f, values=f.values[:, columns]) for f in whole]
             begin += dim
         if len(dims) > 1:
             found[name][BOTH] = whole
@@ -149,40 +117,35 @@ def _frozen(encoder: nn.Module) -> Callable[[Any], Tensor]:
     return lambda batch: encoder(batch.audio)
 
 
+def _untrained(data: Dataset, card: dict[str, Any], seed: int, device: torch.device, batch_size: int) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        encoder = build_encoder(card).to(device)
+    batches = pipeline(data, card, device, batch_size, three_parts(data)["train"], crop="random", shuffle=4096)
+    return calibrate_batch_norm(encoder, (batch.audio for batch in islice(batches, CALIBRATION_BATCHES)))
+
+
 def _whole(formats: dict[str, Splits]) -> Splits:
     """The representation of all formats together."""
     return list(formats.values())[-1]
 
 
-def divide(parts: dict[str | None, Features]) -> Splits:
-    """Labelled train, valid and test; of what is missing, a fifth of the rest is taken by a hash of the keys."""
-    known = {name: features.drop_unlabelled() for name, features in parts.items()}
-    rest = known.pop("train") if "train" in known else known.pop(next(iter(known)))
-    for name in ("test", "valid"):
-        if name not in known:
-            order = sorted(range(len(rest.keys)), key=lambda i: hashlib.blake2b(rest.keys[i].encode()).digest())
-            cut = max(1, round(0.2 * len(order)))
-            if cut >= len(order):
-                raise ValueError(f"{len(order)} labelled clips are too few to split")
-            known[name] = rest.select(torch.tensor(sorted(order[:cut])))
-            rest = rest.select(torch.tensor(sorted(order[cut:])))
-    return rest, known["valid"], known["test"]
-
-
 def _probabilities(splits: Splits, classes: int, kind: str, seed: int, steps: int) -> tuple[Tensor, ...]:
     """Of the valid clips, the test clips and the test segments, from one head."""
     train, valid, test = splits
-    head = Head(kind, seed=seed).fit(train, valid, classes, steps=steps, patience=steps)
+    head = Head(kind, seed=seed).fit(train, valid, classes, batch_size=None, epochs=steps, patience=None)
     keys = [test.keys[i] for i in test.clip.tolist()]
     segments = Features(test.values, torch.arange(len(test.values)), test.labels[test.clip], keys)
-    logits = (head(valid), head(test), head(segments))
-    return tuple(x.sigmoid() if is_multi(test.labels) else x.softmax(1) for x in logits)
+    return tuple(head.predict(features).probabilities for features in (valid, test, segments))
 
 
 def _metrics(probabilities: tuple[Tensor, ...], splits: Splits) -> dict[str, float]:
     valid, clips, segments = probabilities
     _, validation, test = splits
-    found = {"valid_map": mean_average_precision(valid, validation.labels), **score(clips, test.labels)}
+    found = {
+        "valid_map": report(valid, validation.labels, valid).values["map"],
+        **report(clips, test.labels, clips).values,
+    }
     if not is_multi(test.labels):
         found["segment_accuracy"] = score(segments, test.labels[test.clip])["accuracy"]
     return found
@@ -208,7 +171,7 @@ def row_lines(rows: Rows, fusion: str = "") -> str:
     """``fusion_rows`` as text; "separate" and "decision" leave out the other's row."""
     left_out = {"separate": DECISION, "decision": BOTH}.get(fusion)
     shown = {name: metrics for name, metrics in rows.items() if name != left_out}
-    names = [m for m in ("valid_map", "accuracy", "segment_accuracy", "roc_auc", "pr_auc", "weight")
+    names = [m for m in ("valid_map", "accuracy", "segment_accuracy", "map", "roc_auc", "weight")
              if any(m in metrics for metrics in shown.values())]  # fmt: skip
     lines = [f"{'':22}" + "".join(f"{name:>18}" for name in names)]
     for row, metrics in shown.items():
