@@ -25,6 +25,7 @@ PACKAGES = (
     "soundfile",
     "webdataset",
     "miniaudio",
+    "nvidia-dali-cuda130",
     "numpy",
     "scipy",
     "cupy-cuda13x",

@@ -11,8 +11,9 @@ out=${OUT:-./out}
 mkdir -p "$out" || exit 1
 out=$(cd "$out" && pwd)
 python=${PYTHON:-python3}
-tests_seconds=${TESTS_SECONDS:-240}
-bench_seconds=${BENCH_SECONDS:-150}
+tests_seconds=${TESTS_SECONDS:-200}
+bench_seconds=${BENCH_SECONDS:-170}
+last_second=465  # nothing new is waited for after this, so that all is over within eight minutes
 exec > >(tee "$out/gpu.log") 2>&1
 tee_pid=$!
 status=0
@@ -26,6 +27,7 @@ finish() {
     wait "$tee_pid"
     exit "$status"
 }
+left() { local most=$((last_second - SECONDS)); echo $(($1 < most ? $1 : most)); }  # seconds, at most $1
 has() { "$python" -c "import $1" 2>/dev/null; }
 
 say "the machine"
@@ -76,6 +78,7 @@ say "building the extension in place"
 [ -f fastaug/doctor.py ] && "$python" -m fastaug.doctor
 
 if has pytest; then
+    tests_seconds=$(left "$tests_seconds")
     say "pytest -m gpu, at most ${tests_seconds}s"
     # A test module that needs a package this machine lacks must not hide the others.
     timeout -k 20 -s INT "$tests_seconds" "$python" -m pytest tests -m gpu -q -rfE -p no:cacheprovider \
@@ -85,12 +88,33 @@ else
 fi
 
 if has pytest && has pytest_benchmark; then
-    say "GPU benchmarks, at most ${bench_seconds}s"
+    bench_seconds=$(left "$bench_seconds")
+    say "GPU benchmarks, the copy bandwidth first, at most ${bench_seconds}s"
     export FASTAUG_BENCH_SECONDS=$((bench_seconds - 30))  # cases after this are skipped, so that the JSON is written
-    timeout -k 20 -s INT "$bench_seconds" "$python" -m pytest benchmarks/test_gpu.py -q -s -p no:cacheprovider \
+    timeout -k 20 -s INT "$bench_seconds" "$python" -m pytest benchmarks/test_gpu.py benchmarks/test_gpu_training.py -q -s -p no:cacheprovider \
         --benchmark-columns=median,iqr,rounds --benchmark-json="$out/gpu.json" || fail "benchmarks (exit $?)"
     [ -s "$out/gpu.json" ] || fail "no benchmark result was written"
 else
     fail "pytest-benchmark is missing: no benchmarks were run"
+fi
+
+profile() {  # what each kernel does to the device's units; needs the right to read its counters
+    local metrics="gpu__time_duration.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed"
+    metrics+=",sm__throughput.avg.pct_of_peak_sustained_elapsed,sm__warps_active.avg.pct_of_peak_sustained_active"
+    metrics+=",launch__registers_per_thread"
+    timeout -k 10 "$1" ncu --profile-from-start off --kernel-name "regex:^fa_" --metrics "$metrics" --csv --page raw \
+        "$python" benchmarks/gpu_profile.py >"$out/ncu.csv" 2>"$out/ncu.log"
+}
+if ! command -v ncu >/dev/null; then
+    say "no ncu here: no profile of the kernels"
+elif [ "$(left 60)" -lt 15 ]; then
+    say "no time left for ncu"
+else
+    say "ncu, at most $(left 60)s"
+    if profile "$(left 60)" && grep -q '^"0"' "$out/ncu.csv"; then
+        "$python" benchmarks/ncu_summary.py "$out/ncu.csv"
+    else  # often not permitted; that is no failure of ours
+        tail -n 3 "$out/ncu.log" "$out/ncu.csv"
+    fi
 fi
 finish

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from functools import cache
 from pathlib import Path
@@ -74,9 +75,21 @@ def encode(samples: np.ndarray, rate: int, codec: str, kbps: int | None = None) 
 
 
 def tracks(count: int, seconds: float, codec: str, rate: int = 44_100, kbps: int | None = None) -> list[bytes]:
-    """``count`` encoded stereo tracks: four different ones (encoding takes a second each), over and over."""
-    distinct = [encode(track, rate, codec, kbps) for track in _recordings(min(count, 4), seconds, rate)]
-    return [distinct[i % len(distinct)] for i in range(count)]
+    """``count`` encoded stereo tracks: four different ones (encoding takes a second each), over and over.
+
+    The suites of one run share them through the folder FASTAUG_BENCH_CACHE, if there is one.
+    """
+    distinct = min(count, 4)
+    folder = os.environ.get("FASTAUG_BENCH_CACHE")
+    if not folder:
+        encoded = [encode(track, rate, codec, kbps) for track in _recordings(distinct, seconds, rate)]
+    else:
+        paths = [Path(folder) / f"{i}of{distinct}-{seconds:g}-{rate}-{kbps}.{codec}" for i in range(distinct)]
+        if not all(path.exists() for path in paths):
+            for path, track in zip(paths, _recordings(distinct, seconds, rate), strict=True):
+                path.write_bytes(encode(track, rate, codec, kbps))
+        encoded = [path.read_bytes() for path in paths]
+    return [encoded[i % distinct] for i in range(count)]
 
 
 @cache

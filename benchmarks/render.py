@@ -1,7 +1,8 @@
-"""Merge the suites' JSON into results/<machine>-<date>.json and render RESULTS.md, one section per machine.
+"""Merge the suites' JSON into results/<machine>-<date>.json, render RESULTS.md from it, hold two runs side by side.
 
 python benchmarks/render.py merge PART.json … --results DIR     # prints the merged file's path
 python benchmarks/render.py table --results DIR --out RESULTS.md
+python benchmarks/render.py compare BEFORE.json AFTER.json      # exits with 1 unless all rows are within --within
 """
 
 from __future__ import annotations
@@ -13,13 +14,25 @@ import re
 from pathlib import Path
 from typing import Any
 
+import feed
+import growth
+import repeat
+import targets
+from rows import case_rows, case_table, peer_table, roofline_table
+
+__all__ = ["case_rows", "main", "merge", "render"]
+
 INTRO = """# Results
 
 Made by `make bench` (`benchmarks/render.py`); do not edit. Ratio: the peer's time over fastaug's, per item, with the
 same data, threads and process, taking turns; above 1 fastaug is faster. Time: median [lower quartile, upper quartile].
 Agreement: signal-to-error ratio of the peer's output against ours in the same run; where they cannot agree, why not.
 """
-PREFIXES = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+PICTURES = {
+    "ratios": "How many times as fast as the fastest other way each operation is",
+    "scaling": "Throughput against batch size, clip length, threads and shards",
+    "roofline": "Operations a second of each kernel below the limits of a core",
+}
 
 
 def merge(parts: list[Path], results: Path, date: str, quick: bool) -> Path:
@@ -37,8 +50,12 @@ def merge(parts: list[Path], results: Path, date: str, quick: bool) -> Path:
     }
     path = results / f"{machine_name(machine)}-{date}{'-quick' if quick else ''}.json"
     results.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(merged, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write(path, merged)
     return path
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def machine_name(machine: dict[str, Any]) -> str:
@@ -46,85 +63,68 @@ def machine_name(machine: dict[str, Any]) -> str:
     return re.sub(r"[^a-z0-9]+", "-", words.lower().replace("(r)", "").replace("(tm)", "")).strip("-")
 
 
-def render(results: Path) -> str:
-    """One section per machine: its newest full result, or its newest quick one if there is no full one."""
-    best: dict[str, dict[str, Any]] = {}
+def newest(results: Path) -> dict[Path, dict[str, Any]]:
+    """Of each machine its newest full result, or its newest quick one if there is no full one."""
+    best: dict[str, tuple[Path, dict[str, Any]]] = {}
     for path in sorted(results.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        known = best.setdefault(machine_name(result["machine"]), result)
+        _, known = best.setdefault(machine_name(result["machine"]), (path, result))
         if (not result["quick"], result["date"]) > (not known["quick"], known["date"]):
-            best[machine_name(result["machine"])] = result
-    return "\n".join([INTRO, *(section(result) for result in best.values())])
+            best[machine_name(result["machine"])] = (path, result)
+    return dict(best.values())
 
 
-def section(result: dict[str, Any]) -> str:
-    machine = result["machine"]
+def render(results: Path) -> str:
+    """The targets, over the newest result of a CPU and of a GPU, then one section per machine."""
+    found = newest(results)
+    by_age = sorted(found.values(), key=lambda result: (not result["quick"], result["date"]))
+    kinds = {"gpu" in result["machine"]: result for result in by_age}  # the last of each kind stays
+    return "\n".join([INTRO, targets_section(list(kinds.values())), *(section(*item) for item in found.items())])
+
+
+def targets_section(results: list[dict[str, Any]]) -> str:
+    cases = [case for result in results for case in result["cases"]]
+    lines = ["## Targets", "", f"What fastaug is asked to reach. {targets.tally(cases)}", ""]
+    if not any("gpu" in result["machine"] for result in results):
+        lines[2] += " **The GPU report: not yet measured.** `benchmarks/gpu.sh` makes it."
+    return "\n".join([*lines, *targets.table(cases)]) + "\n"
+
+
+def section(path: Path, result: dict[str, Any]) -> str:
+    machine, cases = result["machine"], result["cases"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     gpu = f", {machine['gpu']['name']} (CUDA {machine['gpu']['cuda']})" if "gpu" in machine else ""
     quick = " Quick run: few rounds, small batches of files." if result["quick"] else ""
     busy = machine["load_before"] > machine["cores"] / 4
     load = f"Load average before the run: {machine['load_before']}" + (" (**busy**: repeat it)." if busy else ".")
+    again = f" Beside the run before: {result['repeat']}." if "repeat" in result else ""
     lines = [
         f"## {machine['cpu']}, {machine['cores']} cores{gpu}, {result['date']}",
         "",
-        f"Python {machine['python']}, {versions}. {load}{quick}",
+        f"Python {machine['python']}, {versions}. {load}{quick}{again}",
         "",
-        "| case | threads | contender | time per item | ratio | agreement |",
-        "|---|---|---|---|---|---|",
+        *titled("From tar shards to training steps", feed.lines(cases)),
+        *titled("How many times as fast", picture(path, "ratios")),
+        *titled("Peers", [] if "gpu" in machine else peer_table(cases, machine["versions"])),
+        *titled("How far from the machine's limits", [*picture(path, "roofline"), *roofline_table(cases)]),
+        *titled("How cost grows", [*picture(path, "scaling"), *growth.statements(curves(cases))]),
+        *titled("All comparisons", case_table(cases)),
     ]
-    for case in result["cases"]:
-        lines += case_rows(case)
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
-def case_rows(case: dict[str, Any]) -> list[str]:
-    name = f"{case['suite']}: {case['case']}"
-    ours = yardstick(case)
-    time = time_cell(case["ours"], case["unit"])
-    if "maximum" in case["ours"]:
-        time += f" (target {case['ours']['maximum'] * 1e3:g} ms: {'met' if case['ours']['met'] else 'not met'})"
-    rows = [f"| {escape(name)} | {case['threads']} | **fastaug** | {time} | 1 | {ours} |"]
-    for peer in case["peers"]:
-        contender = f"{peer['name']}" + (f" ({peer['note']})" if peer["note"] else "")
-        if peer["error"]:
-            rows.append(f"| | | {escape(contender)} | not timed | – | {escape(peer['error'])} |")
-            continue
-        agreement = peer["agreement"] or f"differs: {peer['differs']}"
-        time = time_cell(peer, case["unit"])
-        wanted = f" (target {peer['minimum']:g}: {'met' if peer['met'] else 'not met'})" if "minimum" in peer else ""
-        rows.append(f"| | | {escape(contender)} | {time} | {ratio(peer['ratio'])}{wanted} | {escape(agreement)} |")
-    return rows
+def curves(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [case["curve"] for case in cases if "curve" in case]
 
 
-def yardstick(case: dict[str, Any]) -> str:
-    """How our time compares with what the machine can do: nanoseconds a sample and core, share of the limit."""
-    if case.get("copy_share") is not None:
-        multiple = f", {case['floor_multiple']:.1f} x the floor" if "floor_multiple" in case else ""
-        return f"{case['copy_share']:.0%} of copy bandwidth{multiple}"
-    if "samples" not in case:
-        return ""
-    core_seconds = case["ours"]["median"] * case["threads"]
-    words = f"{core_seconds / case['samples'] * 1e9:.2g} ns a sample and core"
-    for kind, name in (("bytes", "copy bandwidth"), ("flops", "matrix-product rate")):
-        if case["work"][kind]:
-            share = case["work"][kind] / case["limits"][f"{kind}_per_second"] / core_seconds
-            words += f"; {share:.0%} of a core's {name}"
-    return words
+def titled(title: str, lines: list[str]) -> list[str]:
+    return [f"### {title}", "", *lines, ""] if lines else []
 
 
-def time_cell(measured: dict[str, Any], unit: str) -> str:
-    scale, prefix = next((s, p) for s, p in (*PREFIXES, (0.0, "s")) if measured["median"] >= s)
-    scale = scale or 1
-    low, median, high = (f"{measured[key] / scale:.3g}" for key in ("low", "median", "high"))
-    return f"{median} [{low}, {high}] {prefix}/{unit}" + (" (one call)" if measured.get("rounds") == 1 else "")
-
-
-def ratio(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.2g}" if value < 10 else f"{value:.3g}"
-
-
-def escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def picture(path: Path, name: str) -> list[str]:
+    """A link to a picture of this result, where it was drawn (`plots.py`)."""
+    file = path.with_name(f"{path.stem}-{name}.png")
+    return [f"![{PICTURES[name]}](results/{file.name})", ""] if file.is_file() else []
 
 
 def main() -> None:
@@ -138,11 +138,28 @@ def main() -> None:
     table = verbs.add_parser("table")
     table.add_argument("--results", type=Path, required=True)
     table.add_argument("--out", type=Path, required=True)
+    comparing = verbs.add_parser("compare")
+    comparing.add_argument("before", type=Path)
+    comparing.add_argument("after", type=Path)
+    comparing.add_argument("--within", type=float, default=repeat.STATED, help="largest accepted change, 0.15 = 15 %%")
+    comparing.add_argument("--rows", type=int, default=0, help="show only so many, the worst first")
+    comparing.add_argument("--note", action="store_true", help="write the outcome into AFTER, for RESULTS.md")
     asked = parser.parse_args()
     if asked.verb == "merge":
         print(merge(asked.parts, asked.results, asked.date, asked.quick))
-    else:
+    elif asked.verb == "table":
         asked.out.write_text(render(asked.results), encoding="utf-8")
+    else:
+        raise SystemExit(compare(asked))
+
+
+def compare(asked: argparse.Namespace) -> int:
+    before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (asked.before, asked.after))
+    words, good = repeat.compare(before, after, asked.within, asked.rows)
+    print(words)
+    if asked.note:
+        write(asked.after, {**after, "repeat": repeat.summary(before, after, asked.within)})
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 # make bench: build .venv-bench, in which the peers really run, then time fastaug beside them on the CPU.
 #   QUICK=1          few rounds; under three minutes once the environment exists
 #   SUITES="decode"  only these suites (default: every benchmarks/test_*.py but the GPU's)
+#   RESULTS=DIR      write the JSON and the pictures there, and leave RESULTS.md and README.md alone
 #   BENCH_PYTHON=PATH  the interpreter to build the environment with
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,18 +28,27 @@ build_environment() {
     if [ -x "$env/bin/python" ] && [ "$(cat "$env/stamp" 2>/dev/null)" = "$stamp" ]; then
         return
     fi
+    if [ -x "$env/bin/python" ]; then  # the requirements have changed since: what still fits stays
+        say "updating $env"
+        install_peers && return
+        echo "could not update it; building it anew"
+    fi
     free_mb=$(df -Pm "$root" | awk 'NR == 2 { print $4 }')
-    if [ "$free_mb" -lt 9000 ] && [ ! -d "$env" ]; then
-        echo "make bench needs 9 GB for the CUDA build of torch 2.11 (torchaudio and torch-audiomentations load nothing else);" \
+    if [ "$free_mb" -lt 10000 ] && [ ! -d "$env" ]; then
+        echo "make bench needs 10 GB for the CUDA build of torch 2.11 (torchaudio and torch-audiomentations load nothing else);" \
              "$free_mb MB are free here" >&2
         exit 1
     fi
     python=$(choose_python)
-    say "building $env with $python: 5 GB, some minutes"
+    say "building $env with $python: 6 GB, some minutes"
     "$python" -m venv --clear "$env"
+    install_peers
+}
+
+install_peers() {  # uses the stamp of build_environment
     "$env/bin/python" -m pip install --quiet --disable-pip-version-check \
-        -r benchmarks/requirements.txt -c benchmarks/constraints.txt
-    echo "$stamp" >"$env/stamp"
+        -r benchmarks/requirements.txt -c benchmarks/constraints.txt &&
+        echo "$stamp" >"$env/stamp"
 }
 
 install_tools() {  # sox is a peer, ffmpeg's libraries are what torchcodec decodes with
@@ -62,13 +72,16 @@ install_tools
 say "building fastaug's native operators"
 "$env/bin/python" setup.py --quiet build_ext --inplace --build-temp build/bench
 
+mkdir "$out/cache"
 export CUDA_VISIBLE_DEVICES="" PYTHONPATH="$root" PYTHONUNBUFFERED=1
+export FASTAUG_BENCH_CACHE="$out/cache"  # encoded tracks, which several suites need
+results=${RESULTS:-benchmarks/results}
 failed=()
 parts=()
 for file in benchmarks/test_*.py; do
     suite=${file##*/test_}
     suite=${suite%.py}
-    [ "$suite" = gpu ] && continue
+    [[ $suite = gpu* ]] && continue
     [[ -n ${SUITES:-} && " $SUITES " != *" $suite "* ]] && continue
     say "$suite"
     "$env/bin/python" -m pytest "$file" -q -p no:cacheprovider --benchmark-disable-gc \
@@ -78,9 +91,15 @@ done
 if [ ${#parts[@]} -gt 0 ]; then
     quick=()
     [[ -n ${QUICK:-} && ${QUICK:-} != 0 ]] && quick=(--quick)
-    merged=$("$env/bin/python" benchmarks/render.py merge "${parts[@]}" --results "${RESULTS:-benchmarks/results}" "${quick[@]}")
-    "$env/bin/python" benchmarks/render.py table --results "${RESULTS:-benchmarks/results}" --out benchmarks/RESULTS.md
-    say "wrote $merged and benchmarks/RESULTS.md"
+    merged=$("$env/bin/python" benchmarks/render.py merge "${parts[@]}" --results "$results" "${quick[@]}")
+    "$env/bin/python" benchmarks/plots.py "$merged" || failed+=("the pictures")
+    if [ "$results" = benchmarks/results ]; then
+        "$env/bin/python" benchmarks/render.py table --results "$results" --out benchmarks/RESULTS.md
+        "$env/bin/python" docs/make_table.py
+        say "wrote $merged, benchmarks/RESULTS.md and the table of README.md"
+    else
+        say "wrote $merged"
+    fi
 fi
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]}" >&2

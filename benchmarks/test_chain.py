@@ -7,8 +7,12 @@ Draws and algorithms differ, so outputs are not compared here; test_effects.py c
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -222,3 +226,14 @@ def test_eight_transforms_of_one_sample(benchmark: Any, threads: int, x: torch.T
         threads=threads,
         maximum_seconds=1e-3 if threads == 1 else None,
     )
+
+
+def test_peak_memory(benchmark: Any) -> None:
+    """How much memory the chain takes beside its input at its worst, in batches: output, scratch of all threads."""
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("the peak of a process can be reset on Linux only")
+    script = Path(__file__).with_name("peak.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    benchmark.pedantic(lambda: None, rounds=1)
+    benchmark.extra_info.update(json.loads(done.stdout))
+    assert benchmark.extra_info["batches"] <= 3

@@ -1,5 +1,5 @@
 """A random 2.68 s crop of each of 16 tracks (30 s, 44.1 kHz, stereo, encoded, in memory) as mono at 22,050 Hz; and
-whole MP3s as they are."""
+whole MP3 and FLAC files as they are. MP3 is LAME's at a constant 192 kbit/s, FLAC libsndfile's at its default level."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import dali
 import numpy as np
 import pytest
 from clips import clip_by_clip
@@ -20,13 +21,22 @@ from fastaug import codecs
 
 TRACKS, SECONDS, SOURCE_RATE = (8 if QUICK else 16), 30.0, 44_100
 MARGIN = 512  # source samples read on both sides, so that the peer's resampler has its context
-CROP_RATIOS = {("mp3", 1): {"soundfile range + soxr HQ": 3.5, "torchcodec range": 10.0}}
+MP3_KBPS = 192
+SOUNDFILE, TORCHCODEC = "soundfile range + soxr HQ", "torchcodec range"
+ONE_THREAD, TWO_CALLS = "fastaug on one thread", "fastaug, a call of one thread for each half"
+CROP_RATIOS = {
+    ("mp3", 1): {SOUNDFILE: 3.5, TORCHCODEC: 10.0},
+    ("flac", 1): {SOUNDFILE: 3.5, TORCHCODEC: 10.0},
+    ("wav", 1): {SOUNDFILE: 5.0},
+    **{(codec, 2): {ONE_THREAD: 1.8} for codec in ("mp3", "flac", "wav")},
+}
+WHOLE_RATIO = {"mp3": 1.0, "flac": 1.2}
 MONO = 0.5**0.5  # FFmpeg's stereo to mono is (L + R) / sqrt(2); ours and everyone else's the mean
 
 
 @cache
 def encoded(codec: str) -> list[bytes]:
-    return tracks(TRACKS, SECONDS, codec, SOURCE_RATE)
+    return tracks(TRACKS, SECONDS, codec, SOURCE_RATE, MP3_KBPS if codec == "mp3" else None)
 
 
 def starts() -> np.ndarray:
@@ -102,18 +112,31 @@ def test_crop(benchmark: Any, threads: int, codec: str) -> None:
         run = clip_by_clip(decode, data[:count], begin[:count].tolist(), threads=threads)
         return lambda: np.stack(run())[:, None]
 
-    def ours() -> Any:
-        samples, _ = codecs.decode(data, begin, SAMPLES, RATE, channels=1, device="cpu")
+    def ours(num_threads: int | None = None) -> Any:
+        samples, _ = codecs.decode(data, begin, SAMPLES, RATE, channels=1, device="cpu", num_threads=num_threads)
         return samples
 
+    def some(chosen: slice) -> np.ndarray:
+        part, _ = codecs.decode(data[chosen], begin[chosen], SAMPLES, RATE, channels=1, device="cpu", num_threads=1)
+        return part.numpy()
+
+    def halves() -> Callable[[], np.ndarray]:
+        run = clip_by_clip(some, [slice(0, TRACKS // 2), slice(TRACKS // 2, TRACKS)], threads=2)
+        return lambda: np.concatenate(run())
+
+    scaling = [
+        Peer(ONE_THREAD, None, lambda: lambda: ours(1), check=agrees(200)),
+        Peer(TWO_CALLS, None, halves, check=agrees(200), note="what two cores give where nothing is shared"),
+    ]
     compare(
         benchmark,
         ours,
         [
-            Peer("soundfile range + soxr HQ", "soundfile", lambda: crops(soundfile_soxr), check=agrees(50)),
+            *(scaling if threads == 2 else []),
+            Peer(SOUNDFILE, "soundfile", lambda: crops(soundfile_soxr), check=agrees(50)),
             Peer("librosa.load(offset, duration)", "librosa", lambda: crops(librosa_load), check=agrees(40, edge=200)),
             Peer(
-                "torchcodec range",
+                TORCHCODEC,
                 "torchcodec",
                 lambda: crops(torchcodec_range(codec)),
                 check=agrees_to_half_a_sample(40) if codec == "mp3" else agrees(40, edge=200),
@@ -125,11 +148,19 @@ def test_crop(benchmark: Any, threads: int, codec: str) -> None:
                 items=2,
                 differs="other algorithm: linear resampling",
             ),
+            Peer(
+                "DALI decoders.audio, whole file",
+                dali.PACKAGE,
+                lambda: dali.crops(data[:2], begin[:2], SAMPLES, RATE, threads),
+                items=2,
+                differs="other algorithm: a shorter resampling filter",
+            ),
         ],
         items=TRACKS,
         unit="crop",
         threads=threads,
         minimum_ratio=CROP_RATIOS.get((codec, threads)),
+        facts={"kbit_per_second": round(8 * len(data[0]) / SECONDS / 1000)},
     )
 
 
@@ -175,7 +206,7 @@ def mpg123_whole() -> Callable[[bytes], np.ndarray]:
     return decode
 
 
-@pytest.mark.parametrize("codec", ["mp3"])
+@pytest.mark.parametrize("codec", ["mp3", "flac"])
 def test_whole(benchmark: Any, threads: int, codec: str) -> None:
     data = encoded(codec)[:4]
 
@@ -183,16 +214,19 @@ def test_whole(benchmark: Any, threads: int, codec: str) -> None:
         run = clip_by_clip(decode, data, threads=threads)
         return lambda: np.stack(run())
 
+    agreement = agrees(100 if codec == "mp3" else 200)
+    peers = [
+        Peer("soundfile (libsndfile)", "soundfile", lambda: all_of(soundfile_whole), check=agreement),
+        Peer("miniaudio (dr_mp3, dr_flac)", "miniaudio", lambda: all_of(miniaudio_whole), check=agrees(80)),
+    ]
+    if codec == "mp3":
+        peers.append(Peer("libmpg123", None, lambda: all_of(mpg123_whole()), check=agreement))
     compare(
         benchmark,
         lambda: codecs.decode(data, channels=None, device="cpu")[0],
-        [
-            Peer("libmpg123", None, lambda: all_of(mpg123_whole()), check=agrees(100)),
-            Peer("soundfile (libsndfile)", "soundfile", lambda: all_of(soundfile_whole), check=agrees(100)),
-            Peer("miniaudio (dr_mp3)", "miniaudio", lambda: all_of(miniaudio_whole), check=agrees(80)),
-        ],
+        peers,
         items=len(data),
         unit="file of 30 s",
         threads=threads,
-        minimum_ratio=dict.fromkeys(("libmpg123", "soundfile (libsndfile)", "miniaudio (dr_mp3)"), 1.0),
+        minimum_ratio={peer.name: WHOLE_RATIO[codec] for peer in peers},
     )

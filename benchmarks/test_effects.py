@@ -3,10 +3,12 @@ own for every clip in the ranges of CLMR. ``minimum_ratio`` holds the targets th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import operations
 import pytest
 import sox
 import torch
@@ -98,7 +100,7 @@ def test_gain(benchmark: Any, threads: int, x: torch.Tensor, rows: list[np.ndarr
         items=CLIPS,
         unit="clip",
         threads=threads,
-        facts=work(SAMPLES, passes=2),
+        facts=work(SAMPLES, passes=2, flops=operations.GAIN),
     )
 
 
@@ -128,7 +130,6 @@ def test_high_low_pass(benchmark: Any, threads: int, x: torch.Tensor, rows: list
 
         return build
 
-    direct = 2 * 8 * RATE / 2 / cutoffs.double()  # taps; folded: one addition and one multiply-add a pair
     compare(
         benchmark,
         lambda: functional.sinc_filter(x, RATE, cutoffs, high),
@@ -151,7 +152,7 @@ def test_high_low_pass(benchmark: Any, threads: int, x: torch.Tensor, rows: list
         unit="clip",
         threads=threads,
         minimum_ratio={f"{TA} LowPassFilter, HighPassFilter": 10},
-        facts={**work(SAMPLES, passes=2), "mean_taps": float(direct.mean())},
+        facts=work(SAMPLES, passes=2, flops=operations.sinc_filter((cutoffs.double() / RATE).tolist())),
     )
 
 
@@ -197,7 +198,7 @@ def test_butterworth(benchmark: Any, threads: int, x: torch.Tensor, rows: list[n
         unit="clip",
         threads=threads,
         minimum_ratio={"pedalboard LowpassFilter, HighpassFilter": 2} if order == 1 else None,
-        facts=work(SAMPLES, passes=2),
+        facts=work(SAMPLES, passes=2, flops=operations.butterworth(order)),
     )
 
 
@@ -220,6 +221,8 @@ def test_resample(benchmark: Any, threads: int, rates: tuple[int, int]) -> None:
         transform = Resample(rate, to_rate)
         return lambda: transform(clips)
 
+    divisor = math.gcd(rate, to_rate)
+    ups = to_rate // divisor, rate // divisor
     exact = (rate, to_rate) == (44_100, 22_050)
     compare(
         benchmark,
@@ -232,7 +235,7 @@ def test_resample(benchmark: Any, threads: int, rates: tuple[int, int]) -> None:
         unit="clip",
         threads=threads,
         minimum_ratio={"soxr HQ": 1, "torchaudio Resample": 5} if exact else None,
-        facts=work(2 * to_rate, passes=1 + rate / to_rate),
+        facts=work(2 * to_rate, passes=1 + rate / to_rate, flops=operations.resample(*ups)),
     )
 
 
@@ -264,7 +267,7 @@ def test_delay(benchmark: Any, threads: int, x: torch.Tensor, rows: list[np.ndar
         items=CLIPS,
         unit="clip",
         threads=threads,
-        facts=work(SAMPLES, passes=2),
+        facts=work(SAMPLES, passes=2, flops=operations.DELAY),
     )
 
 
@@ -334,7 +337,7 @@ def test_pitch(benchmark: Any, threads: int, x: torch.Tensor, rows: list[np.ndar
         unit="clip",
         threads=threads,
         minimum_ratio={"sox pitch": 8, f"{AM} PitchShift (signalsmith)": 20, f"{TA} PitchShift": 100},
-        facts=work(SAMPLES, passes=2),
+        facts=work(SAMPLES, passes=2, flops=operations.PITCH_SEARCH + operations.PITCH_RATE),
     )
 
 
@@ -344,8 +347,6 @@ def test_reverb(benchmark: Any, threads: int, x: torch.Tensor, rows: list[np.nda
     exact = [["reverb", *map(str, row), "100", "channels", "1"] for row in settings.tolist()]
     timed = [["reverb", "50", "50", "50", "100", "channels", "1"]] * CLIPS  # sox's time does not depend on the settings
     long = sox.LongFiles(x.numpy(), RATE, timed, threads)
-    # 16 combs of five operations, 8 allpasses of three, gains and the mixture, a sample
-    flops = 16 * 5 + 8 * 3 + 8
     compare(
         benchmark,
         lambda: functional.reverb(x, RATE, reverberance, damping, room),
@@ -370,5 +371,5 @@ def test_reverb(benchmark: Any, threads: int, x: torch.Tensor, rows: list[np.nda
         unit="clip",
         threads=threads,
         minimum_ratio={"sox reverb": 6, "pedalboard Reverb": 4},  # the aim beside sox is 8
-        facts=work(SAMPLES, passes=2, flops=flops),
+        facts=work(SAMPLES, passes=2, flops=operations.REVERB),
     )

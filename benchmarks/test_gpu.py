@@ -11,6 +11,7 @@ in a direct implementation) at the matrix-product rate.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable
@@ -19,14 +20,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness import Peer, Run, agrees, compare, wall_clock
+from harness import Peer, Run, agrees, compare, synchronised
 from materials import RATE, SAMPLES, batch, tracks
 from peers import TA, ta
 from test_chain import batched_chain
 
-from fastaug import Compose, Delay, LogMel, Reverb, clmr, codecs, functional
+from fastaug import Compose, Delay, LogMel, Reverb, SpecAugment, clmr, codecs, functional
 from fastaug.codecs.device import DeviceBatch
 from fastaug.codecs.native import Members, Wanted
+from fastaug.random import Keys
+from fastaug.transforms.base import params_to
 
 pytestmark = pytest.mark.gpu
 BATCH = 512
@@ -134,6 +137,13 @@ def measure(
         )
 
     return on_first
+
+
+def test_limits(benchmark: Any, copy_bandwidth: float, arithmetic_rate: float) -> None:
+    """First of all: what the shares of the other cases are shares of."""
+    benchmark.pedantic(lambda: None, rounds=1)
+    benchmark.extra_info.update(copy_bandwidth=copy_bandwidth, flops_rate=arithmetic_rate)
+    print(f"\n  copy {copy_bandwidth / 1e9:,.0f} GB/s, matrix product {arithmetic_rate / 1e12:.1f} Tflop/s")
 
 
 def on_host(least_db: float) -> Callable[[Any, Any], str]:
@@ -321,10 +331,6 @@ def test_decode(benchmark: Any, codec: str) -> None:
         pipe.build()
         return pipe.run
 
-    def synchronised(run: Run) -> float:
-        torch.cuda.synchronize()
-        return wall_clock(lambda: (run(), torch.cuda.synchronize()))
-
     peers = [
         Peer(f"fastaug on {cores} CPU cores", None, lambda: on("cpu"), check=on_host(90)),
         Peer("DALI decoders.audio", "nvidia-dali-cuda130", dali, differs="decodes and resamples whole tracks"),
@@ -347,26 +353,100 @@ def test_clmr_view_without_delay_and_reverb(measure: Callable[..., None], inputs
     measure(transform, [peer])
 
 
-def test_logmel(measure: Callable[..., None], inputs: Inputs) -> None:
-    ours = LogMel(n_fft=1024, hop_length=512, n_mels=128, sample_rate=RATE)
+def frame_flops(n_fft: int) -> float:
+    """Window, a real FFT by one of half the length (5 n log2 n) and its untangling, squares, two bands a bin."""
+    half = n_fft // 2
+    return n_fft + 5 * half * math.log2(half) + 6 * half + 3 * half + 4 * half
+
+
+def cufft(x: torch.Tensor, front: LogMel) -> Run:
+    """The same by torch.stft, a product of matrices and a logarithm."""
+    window = torch.hann_window(front.n_fft, device="cuda")
+    bank = front._bank(RATE, x.device).filters
+
+    def run() -> torch.Tensor:
+        spectra = torch.stft(x[:, 0], front.n_fft, front.hop_length, window=window, pad_mode="constant",
+                             return_complex=True)  # fmt: skip
+        return torch.log(bank @ spectra.abs().square() + front.offset)[:, None]
+
+    return run
+
+
+@pytest.mark.parametrize("n_fft", [1024, 2048, 400])
+def test_logmel(measure: Callable[..., None], inputs: Inputs, n_fft: int) -> None:
+    hop, bands = n_fft // 2, 128 if n_fft > 1000 else 64
+    ours = LogMel(n_fft=n_fft, hop_length=hop, n_mels=bands, sample_rate=RATE)
 
     def torchaudio() -> Run:
         from torchaudio.transforms import MelSpectrogram
 
-        layer = MelSpectrogram(RATE, n_fft=1024, hop_length=512, n_mels=128, mel_scale="slaney", norm="slaney",
+        layer = MelSpectrogram(RATE, n_fft=n_fft, hop_length=hop, n_mels=bands, mel_scale="slaney", norm="slaney",
                                pad_mode="constant").cuda()  # fmt: skip
         return lambda: torch.log(layer(inputs.first) + ours.offset)
 
     def nnaudio() -> Run:
         from nnAudio.features import MelSpectrogram
 
-        layer = MelSpectrogram(sr=RATE, n_fft=1024, hop_length=512, n_mels=128, pad_mode="constant", verbose=False)
+        layer = MelSpectrogram(sr=RATE, n_fft=n_fft, hop_length=hop, n_mels=bands, pad_mode="constant", verbose=False)
         layer = layer.cuda()
         return lambda: torch.log(layer(inputs.first[:, 0]) + ours.offset)[:, None]
 
     peers = [
+        Peer("torch.stft (cuFFT) + product + log", "torch", lambda: cufft(inputs.first, ours), check=on_host(60)),
         Peer("torchaudio MelSpectrogram", "torchaudio", torchaudio, check=on_host(60)),
         Peer("nnAudio MelSpectrogram", "nnAudio", nnaudio, check=on_host(50)),
     ]
     assert inputs.first.shape[-1] == SAMPLES
-    measure(ours, peers)
+    measure(ours, peers, flops=frame_flops(n_fft) / bands)
+
+
+def test_logmel_and_masks(measure: Callable[..., None], inputs: Inputs) -> None:
+    """LogMel and SpecAugment: two masks along either axis, drawn before."""
+    front = LogMel(n_fft=1024, hop_length=512, n_mels=128, sample_rate=RATE)
+    augment = SpecAugment(freq_width=26, time_width=23, fill=0.0)
+    params = params_to(augment.draw(Keys.of(0, range(BATCH))), torch.device("cuda"))
+
+    def torchaudio() -> Run:
+        from torchaudio.transforms import FrequencyMasking, MelSpectrogram, TimeMasking
+
+        layer = MelSpectrogram(RATE, n_fft=1024, hop_length=512, n_mels=128, mel_scale="slaney", norm="slaney",
+                               pad_mode="constant").cuda()  # fmt: skip
+        masks = [FrequencyMasking(27, True), FrequencyMasking(27, True), TimeMasking(24, True), TimeMasking(24, True)]
+
+        def run() -> torch.Tensor:
+            y = torch.log(layer(inputs.first) + front.offset)
+            for mask in masks:
+                y = mask(y)
+            return y
+
+        return run
+
+    peer = Peer("torchaudio MelSpectrogram + masks, iid", "torchaudio", torchaudio, differs="draws its own masks")
+    measure(
+        lambda x: augment._apply_to(front(x), params, None, None, inplace=True), [peer], flops=frame_flops(1024) / 128
+    )
+
+
+def test_logmel_beside_dali(benchmark: Any, inputs: Inputs) -> None:
+    """By the host's clock to the end of all work, as DALI has streams of its own."""
+    front = LogMel(n_fft=1024, hop_length=512, n_mels=128, sample_rate=RATE, log="db")
+
+    def dali() -> Run:
+        from nvidia.dali import fn, pipeline_def
+
+        clips = [clip[0] for clip in inputs.first]
+
+        @pipeline_def(batch_size=BATCH, num_threads=1, device_id=0)
+        def mel() -> Any:
+            audio = fn.external_source(source=lambda: clips, batch=True, device="gpu", no_copy=True)
+            spectra = fn.spectrogram(audio, nfft=1024, window_step=512, reflect_padding=False)
+            bands = fn.mel_filter_bank(spectra, sample_rate=RATE, nfilter=128, freq_high=RATE / 2)
+            return fn.to_decibels(bands, multiplier=10.0, reference=1.0, cutoff_db=-100.0)
+
+        pipe = mel()
+        pipe.build()
+        return pipe.run
+
+    peer = Peer("DALI spectrogram + mel_filter_bank + to_decibels", "nvidia-dali-cuda130", dali,
+                differs="its outputs are not held against ours")  # fmt: skip
+    compare(benchmark, lambda: front(inputs.first), [peer], items=BATCH, unit="clip", timer=synchronised)

@@ -21,6 +21,7 @@ typedef long long int64_t;  // not `long`: CuPy's bundled headers define it as `
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #endif
 

@@ -45,6 +45,43 @@ FA_HD void fa_transpose_four(fa_float4* r) {
     r[2] = FA_SHUFFLE_FOUR(high, high2, 0, 1, 4, 5), r[3] = FA_SHUFFLE_FOUR(high, high2, 2, 3, 6, 7);
 }
 
+// columns (count, kRows) from rows of `count` floats, a multiple of 4, in kRows stretches of memory, times `scale`
+// (count) if there is one: a cache line of each row at a time.
+template <int kRows, bool kScaled = false>
+FA_HD void fa_side_by_side(const float* const* rows, long long count, float* columns, const float* scale = nullptr) {
+    for (long long line = 0; line < count; line += 16) {
+        const long long end = fa_min<long long>(line + 16, count);
+        for (int r = 0; r < kRows; r += 4) {
+            const float* row[4] = {rows[r], rows[r + 1], rows[r + 2], rows[r + 3]};
+            for (long long n = line; n < end; n += 4) {
+                fa_float4 tile[4], factor;
+                if constexpr (kScaled) memcpy(&factor, scale + n, sizeof factor);
+                FA_UNROLL(4)
+                for (int i = 0; i < 4; ++i) {
+                    memcpy(&tile[i], row[i] + n, sizeof tile[i]);
+                    if constexpr (kScaled) tile[i] = tile[i] * factor;
+                }
+                fa_transpose_four(tile);
+                FA_UNROLL(4)
+                for (int i = 0; i < 4; ++i) memcpy(columns + (n + i) * kRows + r, &tile[i], sizeof tile[i]);
+            }
+        }
+    }
+}
+
+// Four rows of `count` floats, a multiple of 4, from the first four of columns (count, kRows).
+template <int kRows>
+FA_HD void fa_four_below_another(const float* columns, long long count, float* const* rows) {
+    for (long long n = 0; n < count; n += 4) {
+        fa_float4 tile[4];
+        FA_UNROLL(4)
+        for (int i = 0; i < 4; ++i) memcpy(&tile[i], columns + (n + i) * kRows, sizeof tile[i]);
+        fa_transpose_four(tile);
+        FA_UNROLL(4)
+        for (int i = 0; i < 4; ++i) memcpy(rows[i] + n, &tile[i], sizeof tile[i]);
+    }
+}
+
 // Sixteen floats as one, two or four vectors. GCC keeps a vector that is wider than the machine's in memory, which
 // costs five times the time: code over FaLanes<Piece> is compiled once for each width by FA_BY_WIDTH.
 template <class Piece>
@@ -123,6 +160,21 @@ FA_HD Number fa_splat(float value) {
     }
 }
 
+// Bits of the widest vectors that FA_BY_WIDTH and others who ask use: what the machine has, or less if the environment
+// says so when the first of them is called, FASTAUG_SIMD=avx2 or sse (so that a test may run what an older machine
+// would).
+#if defined(__x86_64__) && defined(__GNUC__)
+inline int fa_vector_bits() {
+    static const int bits = [] {
+        const char* asked = getenv("FASTAUG_SIMD");
+        const bool sse = asked && strcmp(asked, "sse") == 0, avx2 = asked && strcmp(asked, "avx2") == 0;
+        if (__builtin_cpu_supports("avx512f") && !sse && !avx2) return 512;
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && !sse ? 256 : 128;
+    }();
+    return bits;
+}
+#endif
+
 // Defines `name` (a function without result) from the always inlined template<class Piece> name_lanes: three clones as
 // those of FA_CLONES, each with its own width; the wide ones have FMA.
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -131,10 +183,9 @@ FA_HD Number fa_splat(float value) {
     __attribute__((target("avx2,fma"))) void name##_avx2 parameters { name##_lanes<fa_float8> arguments; }       \
     void name##_sse parameters { name##_lanes<fa_float4> arguments; }                                            \
     void name parameters {                                                                                       \
-        static auto* const widest_usable = __builtin_cpu_supports("avx512f") ? name##_avx512                     \
-                                           : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")     \
-                                               ? name##_avx2                                                     \
-                                               : name##_sse;                                                     \
+        static auto* const widest_usable = fa_vector_bits() == 512   ? name##_avx512                             \
+                                           : fa_vector_bits() == 256 ? name##_avx2                               \
+                                                                     : name##_sse;                               \
         widest_usable arguments;                                                                                 \
     }
 #else

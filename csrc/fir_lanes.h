@@ -12,10 +12,10 @@ struct FaFir {
     const float* taps;  // half, .., 1, 0: of sum 1 with their mirror images
     long long half;
     bool highpass;
+    int points;  // of a transform; 0: direct form
     // Overlap-save only.
-    int points;             // of a transform
+    const FaFft* fft;
     long long hop;          // outputs of a block, a multiple of 16, at most points - 2 * half
-    const float* table;     // of fft.h
     const float* circular;  // (points): the taps as one period around 0, divided by points
     const float* silence;   // (points) zeros
     float* spectrum;        // (points) scratch
@@ -47,40 +47,14 @@ struct FaHalf<fa_float16> {
     typedef fa_float8 type;
 };
 
-// columns (count, kRows) from rows of `count` floats, a multiple of 16: a cache line of each row at a time.
-template <int kRows>
-FA_HD void fa_fir_gather(const float* const* rows, long long count, float* columns) {
-    for (long long line = 0; line < count; line += 16, columns += 16 * kRows) {
-        for (int r = 0; r < kRows; r += 4) {
-            const float* row[4] = {rows[r] + line, rows[r + 1] + line, rows[r + 2] + line, rows[r + 3] + line};
-            float* to = columns + r;
-            FA_UNROLL(4)
-            for (int n = 0; n < 16; n += 4, to += 4 * kRows) {
-                fa_float4 tile[4];
-                FA_UNROLL(4)
-                for (int i = 0; i < 4; ++i) memcpy(&tile[i], row[i] + n, sizeof tile[i]);
-                fa_transpose_four(tile);
-                FA_UNROLL(4)
-                for (int i = 0; i < 4; ++i) memcpy(to + i * kRows, &tile[i], sizeof tile[i]);
-            }
-        }
-    }
-}
-
 // The low-passed columns (count, kRows), a multiple of 16, to outputs starts[row] + n, as far as they are below `end`.
 // The rows are first put together in `room`: as many streams of write misses at once would cost more than the filter.
 template <int kRows>
 FA_HD void fa_fir_scatter(const FaFirLine& line, bool highpass, const float* columns, long long count,
                           const long long* starts, long long end, float* room) {
     for (int r = 0; r < kRows; r += 4) {
-        for (long long n = 0; n < count; n += 4) {
-            fa_float4 tile[4];
-            FA_UNROLL(4)
-            for (int i = 0; i < 4; ++i) memcpy(&tile[i], columns + (n + i) * kRows + r, sizeof tile[i]);
-            fa_transpose_four(tile);
-            FA_UNROLL(4)
-            for (int i = 0; i < 4; ++i) memcpy(room + i * count + n, &tile[i], sizeof tile[i]);
-        }
+        float* const together[4] = {room, room + count, room + 2 * count, room + 3 * count};
+        fa_four_below_another<kRows>(columns + r, count, together);
         for (int i = 0; i < 4; ++i) {
             const long long kept = fa_min(count, end - starts[r + i]);
             const float* FA_RESTRICT x = line.x + starts[r + i];
@@ -108,7 +82,7 @@ FA_HD void fa_fir_direct(const FaFir& fir, const FaFirLine& line, long long begi
             starts[r] = fa_min(begin + hop * r + first, end);
             rows[r] = fa_fir_window(line, starts[r] - fir.half, read, line.edges + read * r);
         }
-        fa_fir_gather<kLanes>(rows, read, line.work);
+        fa_side_by_side<kLanes>(rows, read, line.work);
         Piece* x = reinterpret_cast<Piece*>(line.work);
         Piece* y = x + read;
         for (long long n = 0; n < count; n += kTile) {
@@ -154,9 +128,9 @@ FA_HD long long fa_fir_group(const FaFir& fir, const FaFirLine& line, long long 
             starts[r] = begin, rows[r] = window;
         }
     }
-    fa_fir_gather<kRows>(rows, fir.points, line.work);
+    fa_side_by_side<kRows>(rows, fir.points, line.work);
     float* spectrum = fir.spectrum;
-    fa_fft_convolve(reinterpret_cast<FaComplex<Piece>*>(line.work), fir.points, fir.table,
+    fa_fft_convolve(*fir.fft, reinterpret_cast<FaComplex<Piece>*>(line.work),
                     [first, spectrum](FaComplex<Piece>* bins, int position, int count) {
                         for (int i = 0; i < count; ++i) {
                             float* gain = spectrum + position + i;

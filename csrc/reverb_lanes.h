@@ -50,6 +50,12 @@ FA_HD Vector fa_shifted(const Vector& before, const Vector& now, std::integer_se
 // The numbers kBy lanes before those of `now`, which follow those of `before`.
 template <int kBy, class Vector>
 FA_HD Vector fa_shifted(const Vector& before, const Vector& now) {
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+    if constexpr (sizeof(Vector) == 64) {  // needs no register for indices, and spoils none
+        typedef int32_t Whole __attribute__((vector_size(64)));
+        return (Vector)__builtin_ia32_alignd512_mask((Whole)now, (Whole)before, 16 - kBy, (Whole)now, -1);
+    }
+#endif
     return fa_shifted<kBy>(before, now, std::make_integer_sequence<int, kReverbWidth<Vector>>());
 }
 
@@ -127,7 +133,7 @@ struct FaRings {
     // After the vectors at `write` have been stored: the copies, and on to the next ones. No delay is shorter than a
     // vector, so the last numbers are not read from their copy before the first ones have been written again.
     template <class Vector>
-    FA_HD void advance() {
+    FA_HD void advance(int by = kReverbWidth<Vector>) {
         if (write == 0) {
             for (float* numbers : ring) {
                 for (int j = 0; j < phases; ++j, numbers += stride) {
@@ -136,7 +142,7 @@ struct FaRings {
                 }
             }
         }
-        write += kReverbWidth<Vector>;
+        write += by;
         write = write < capacity ? write : 0;
     }
 };
@@ -251,20 +257,31 @@ FA_HD void fa_reverb_combs(FaRings<kReverbCombs>& rings, float* carry, const flo
     }
 }
 
-// The four allpasses in series and the gain, in place, on n samples one after another.
+// The four allpasses in series and the gain, in place, on n samples one after another: runs of vectors in which no ring
+// comes to its end.
 template <class Vector>
 FA_HD void fa_reverb_allpasses(FaRings<kReverbAllpasses>& rings, float* wet, int n, float wet_gain) {
+    constexpr int kWidth = kReverbWidth<Vector>;
     const Vector half = Vector{} + 0.5f;
-    FaRings<kReverbAllpasses> at = rings;  // a copy: its fields stay in registers
-    for (int i = 0; i < n; i += kReverbWidth<Vector>) {
-        Vector value = fa_load<Vector>(wet + i);
+    for (int i = 0; i < n;) {
+        int run = rings.write == 0 ? kWidth : std::min(n - i, rings.capacity - rings.write);  // 0: to be copied at once
+        const float* from[kReverbAllpasses];
+        float* to[kReverbAllpasses];
         for (int k = 0; k < kReverbAllpasses; ++k) {
-            const Vector out = fa_load<Vector>(at.ring[k] + at.read(k));
-            fa_store(at.ring[k] + at.write, fa_fma(half, out, value));
-            value = out - value;
+            const int read = rings.read(k);
+            from[k] = rings.ring[k] + read, to[k] = rings.ring[k] + rings.write;
+            run = std::min(run, (rings.capacity - read + kWidth - 1) / kWidth * kWidth);
         }
-        fa_store(wet + i, value * wet_gain);
-        at.advance<Vector>();
+        for (const int end = i + run; i < end; i += kWidth) {
+            Vector value = fa_load<Vector>(wet + i);
+            FA_UNROLL(4) for (int k = 0; k < kReverbAllpasses; ++k) {
+                const Vector out = fa_load<Vector>(from[k]);
+                fa_store(to[k], fa_fma(half, out, value));
+                value = out - value;
+                from[k] += kWidth, to[k] += kWidth;
+            }
+            fa_store(wet + i, value * wet_gain);
+        }
+        rings.template advance<Vector>(run);
     }
-    rings = at;
 }

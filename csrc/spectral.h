@@ -13,10 +13,10 @@ struct FaFrames {
     int width, n_fft, reflect;
 };
 
-// The value of a band: scale * ln(max(gain * x + offset, floor)), without logarithm gain * x. An offset of exactly 1
-// keeps the digits of a small gain * x.
+// The value of a band: scale * ln(max(gain * x + offset, floor)) + shift, without logarithm gain * x + shift. An offset
+// of exactly 1 keeps the digits of a small gain * x.
 struct FaLevel {
-    float gain, offset, floor, scale;
+    float gain, offset, floor, scale, shift;
     int logarithm, magnitude;  // magnitude: |X| instead of |X|^2 into the bank
 };
 
@@ -116,14 +116,14 @@ FA_HD Piece fa_ln(const Piece& x) {
 // A band's value, of its power or magnitude.
 template <class Piece>
 FA_HD Piece fa_level(const FaLevel& level, const Piece& x) {
-    const Piece gain = fa_splat<Piece>(level.gain);
-    if (!level.logarithm) return x * gain;
+    const Piece gain = fa_splat<Piece>(level.gain), shift = fa_splat<Piece>(level.shift);
+    if (!level.logarithm) return fa_fma(x, gain, shift);
     const Piece offset = fa_splat<Piece>(level.offset), floor = fa_splat<Piece>(level.floor);
     Piece value = fa_fma(x, gain, offset);
     Piece lost = fa_splat<Piece>(0.0f);
     if (level.offset == 1.0f) lost = (fa_fma(x, gain, offset - value)) / value;
     value = value < floor ? floor : value;
-    return (fa_ln(value) + lost) * fa_splat<Piece>(level.scale);
+    return fa_fma(fa_ln(value) + lost, fa_splat<Piece>(level.scale), shift);
 }
 
 // The nearest bfloat16, ties to even.

@@ -18,7 +18,7 @@ struct FaSpectral {
     FaLevel level;
     FaBank bank;
     const float* window;      // (width, then zeros to a multiple of 4), halved: the FFT gives twice the bins
-    const float* table;       // of fft.h, for n_fft / 2 points
+    const FaFft* fft;         // of n_fft / 2 points
     const float* turns;       // (n_fft / 4 + 1, 2): sin and cos of 2 pi k / n_fft
     const int32_t* position;  // (n_fft / 2) of each bin in the transform
 };
@@ -35,27 +35,6 @@ FA_HD const float* fa_frame(const FaFrames& f, const float* row, long long index
                                                                           : row[fa_reflected(at, f.length)];
     }
     return room;
-}
-
-// columns (count, lanes): sample by sample, times the window. count: a multiple of 4.
-template <int kLanes>
-FA_HD void fa_windowed_columns(const float* const* rows, const float* window, long long count, float* columns) {
-    for (long long n = 0; n < count; n += 4) {
-        fa_float4 factor;
-        memcpy(&factor, window + n, sizeof factor);
-        FA_UNROLL(4)
-        for (int r = 0; r < kLanes; r += 4) {
-            fa_float4 tile[4];
-            FA_UNROLL(4)
-            for (int i = 0; i < 4; ++i) {
-                memcpy(&tile[i], rows[r + i] + n, sizeof tile[i]);
-                tile[i] = tile[i] * factor;
-            }
-            fa_transpose_four(tile);
-            FA_UNROLL(4)
-            for (int i = 0; i < 4; ++i) memcpy(columns + (n + i) * kLanes + r, &tile[i], sizeof tile[i]);
-        }
-    }
 }
 
 // powers (n_fft / 2 + 1) in natural order from the transform's digit-reversed bins.
@@ -107,7 +86,7 @@ FA_HD void fa_store_lanes(Number* y, const Piece& value, const FaStretch& stretc
     }
 }
 
-// Frames [begin, begin + lanes) of all rows' frames in a line, as far as `end`. Room: (n_fft + n_fft / 2 + 1) vectors,
+// Frames [begin, begin + lanes) of all rows' frames in a line, as far as `end`. Room: (n_fft + n_fft / 2 + 4) vectors,
 // and a window for each lane.
 template <class Piece, class Number>
 FA_HD void fa_spectral_tile(const FaSpectral& s, const float* x, Number* y, long long begin, long long end,
@@ -117,7 +96,7 @@ FA_HD void fa_spectral_tile(const FaSpectral& s, const float* x, Number* y, long
     const long long bands = s.bank.bands, padded = (f.width + 3) / 4 * 4;
     const int count = static_cast<int>(fa_min<long long>(kLanes, end - begin));
     Piece* columns = reinterpret_cast<Piece*>(room);
-    Piece* powers = columns + f.n_fft;
+    Piece* powers = columns + (f.n_fft + 3) / 4 * 4;
     float* edges = reinterpret_cast<float*>(powers + f.n_fft / 2 + 1);
     const float* rows[kLanes];
     FaStretch stretches[kLanes];
@@ -129,10 +108,10 @@ FA_HD void fa_spectral_tile(const FaSpectral& s, const float* x, Number* y, long
         if (i == 0 || index == 0) stretches[++stretch] = {row * bands * f.frames + index, i, 0};
         ++stretches[stretch].count;
     }
-    fa_windowed_columns<kLanes>(rows, s.window, padded, reinterpret_cast<float*>(columns));
+    fa_side_by_side<kLanes, true>(rows, padded, room, s.window);
     for (long long n = padded; n < f.n_fft; ++n) columns[n] = Piece{};
     FaComplex<Piece>* z = reinterpret_cast<FaComplex<Piece>*>(columns);
-    fa_fft_forward(z, f.n_fft / 2, s.table);
+    fa_fft_forward(*s.fft, z);
     fa_powers(s, z, powers);
     for (long long band = 0; band < bands; ++band) {
         const Piece value = fa_level(s.level, fa_band(s.bank, band, powers));

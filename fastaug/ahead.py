@@ -1,34 +1,29 @@
-"""Batches decoded ahead of whoever takes them, by threads."""
+"""Batches loaded ahead of the caller: by threads, by the caller itself, or by a device on a stream of its own."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from torch import Tensor
+import torch
 
+from fastaug.arrival import load_on_device
 from fastaug.batch import Batch, Place
-from fastaug.loader import Loader, Part, Task
+from fastaug.loader import Loader, Part, Task, Way
+from fastaug.ops import _library
 from fastaug.plan import Plan
 
 __all__ = ["load_ahead"]
 
 # Records of one native call: enough that the Python between two does not count, few enough that threads share a batch.
 _CHUNK = (4, 32)
+_LANES = 2  # batches on their way through a device: the host's part of one beside the device's of another
 
-
-@dataclass
-class _Begun:
-    """A batch on its way: chunks of it that threads work on, or all of it as yet to be done."""
-
-    place: Place
-    tasks: Sequence[Task]
-    audio: Tensor | None
-    jobs: list[Future[Part]]
+Promise = Callable[[], Batch | Part]
 
 
 def load_ahead(
@@ -38,57 +33,76 @@ def load_ahead(
     epoch: int,
     threads: int,
     prefetch: int,
-    pinned: bool = False,
+    device: torch.device | None = None,
 ) -> Iterator[Batch | Part]:
-    """CPU batches of an epoch, in order; a `Part` in place of one of which nothing could be had.
+    """Batches of an epoch, in order, not yet augmented; a `Part` in place of one of which nothing could be had.
 
     Closing the iterator, leaving its loop included, drops what has not begun and waits for what has.
 
     Args:
         plan: what every batch of the epoch holds. indices: the batches wanted.
-        threads: that decode; 0 decodes in the caller's, batch by batch. prefetch: batches begun ahead of the caller.
-        pinned: samples in page-locked memory, which torch recycles.
+        threads: that decode ahead; 0: none, the caller decodes each batch when it is asked for, with torch's threads.
+        prefetch: batches begun ahead of the caller; with ``threads=0`` only their fetching from storage is.
+        device: that decodes, and where the samples are; None for the CPU.
 
     Raises:
         RuntimeError: the iterator has come through a fork: its threads have not.
     """
-    pool = ThreadPoolExecutor(threads, "fastaug-decode") if threads else None
-    ahead: deque[_Begun] = deque()
+    begin, pool = _in_the_caller, None
+    if threads:
+        begin = _by_threads if device is None else _through_a_lane
+        pool = ThreadPoolExecutor(threads if device is None else min(_LANES, prefetch + 1), "fastaug-decode")
+    way = Way(threads or _library.threads(), device)
+    ahead: deque[Promise] = deque()
     waiting, process = iter(indices), os.getpid()
     finalizing = sys.is_finalizing  # held here: an iterator left over at the end sees its module emptied
     try:
         while True:
             if os.getpid() != process:
                 raise RuntimeError("this iterator was begun in another process: call iter() again in this one")
-            while len(ahead) <= prefetch * bool(pool) and (i := next(waiting, None)) is not None:
-                ahead.append(_begin(loader, plan.tasks(i), Place(epoch, i, i == len(plan) - 1), pool, threads, pinned))
+            while len(ahead) <= prefetch and (i := next(waiting, None)) is not None:
+                ahead.append(begin(loader, plan.tasks(i), Place(epoch, i, len(plan)), way, pool))
             if not ahead:
                 return
-            yield _finished(loader, ahead.popleft())
+            yield ahead.popleft()()
     finally:
         if pool is not None and not finalizing():  # by then Python has joined its threads and taken it apart
             pool.shutdown(wait=os.getpid() == process, cancel_futures=True)
 
 
-def _begin(
-    loader: Loader, tasks: Sequence[Task], place: Place, pool: ThreadPoolExecutor | None, threads: int, pinned: bool
-) -> _Begun:
-    audio = loader.room(sum(len(task.segments) for task in tasks), pinned)
-    jobs = []
-    if pool is not None:
-        least, most = _CHUNK
-        size, first = min(max(-(-len(tasks) // (2 * threads)), least), most), 0
-        for i in range(0, len(tasks), size):
-            chunk = tasks[i : i + size]
-            jobs.append(pool.submit(loader.load, chunk, place.epoch, audio, first))
-            first += sum(len(task.segments) for task in chunk)
-    return _Begun(place, tasks, audio, jobs)
+def _in_the_caller(
+    loader: Loader, tasks: Sequence[Task], place: Place, way: Way, pool: ThreadPoolExecutor | None
+) -> Promise:
+    loader.announce(tasks)
+    if way.device is None:
+        return partial(loader.load_batch, tasks, place, way)
+    return lambda: load_on_device(loader, tasks, place, way).take()
 
 
-def _finished(loader: Loader, begun: _Begun) -> Batch | Part:
-    part = Part()
-    if not begun.jobs:
-        part += loader.load(begun.tasks, begun.place.epoch, begun.audio)
-    for job in begun.jobs:
-        part += job.result()
-    return loader.collate(part, begun.audio, begun.place) if part.rows else part
+def _by_threads(
+    loader: Loader, tasks: Sequence[Task], place: Place, way: Way, pool: ThreadPoolExecutor | None
+) -> Promise:
+    assert pool is not None
+    audio = loader.room(sum(len(task.segments) for task in tasks))
+    least, most = _CHUNK
+    size, first, jobs = min(max(-(-len(tasks) // (2 * way.threads)), least), most), 0, []
+    for i in range(0, len(tasks), size):
+        chunk = tasks[i : i + size]
+        jobs.append(pool.submit(loader.load, chunk, place.epoch, audio, first))
+        first += sum(len(task.segments) for task in chunk)
+
+    def promise() -> Batch | Part:
+        part = Part()
+        for job in jobs:
+            part += job.result()
+        return loader.collate(part, audio, place) if part.rows else part
+
+    return promise
+
+
+def _through_a_lane(
+    loader: Loader, tasks: Sequence[Task], place: Place, way: Way, pool: ThreadPoolExecutor | None
+) -> Promise:
+    assert pool is not None
+    job = pool.submit(load_on_device, loader, tasks, place, way)
+    return lambda: job.result().take()

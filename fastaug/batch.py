@@ -18,11 +18,21 @@ __all__ = ["Batch", "Place"]
 
 @dataclass(frozen=True)
 class Place:
-    """A batch's place in the epoch: lets whoever receives it continue right after it."""
+    """A batch's place in the epoch: lets whoever receives it continue right after it.
+
+    Attributes:
+        count: batches of the epoch.
+        lost: batches before it, of the same DataLoader worker, of which nothing could be had.
+    """
 
     epoch: int
     index: int
-    last: bool
+    count: int
+    lost: tuple[int, ...] = ()
+
+    @property
+    def last(self) -> bool:
+        return self.index == self.count - 1
 
 
 @dataclass(repr=False)

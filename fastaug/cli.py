@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_data(commands)
+    _add_weights(commands)
     recipe = commands.add_parser("recipe", help="list, copy or run the recipes that came with this version")
     recipe.add_argument("action", choices=("ls", "cp", "run"), help="`fastaug recipe run clmr --help` shows its flags")
     doctor = commands.add_parser("doctor", help="what is available here, and what to install for the rest")
@@ -97,6 +98,25 @@ def _add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     inspect.add_argument("--split", help="train, valid or test")
     inspect.add_argument("--decode", action="store_true", help="also decode every record to its end")
     inspect.set_defaults(run=_inspect)
+
+
+def _add_weights(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    embed = commands.add_parser("embed", help="a table of embeddings: key, start, h and label of every segment")
+    embed.add_argument("checkpoint", help="folder of a run, model.safetensors, or URL#sha256=…")
+    embed.add_argument("source", help="audio folder, folder of shards, or shard pattern")
+    embed.add_argument("out", help="file to write: .parquet (needs pyarrow) or .npz")
+    embed.add_argument("--hop-seconds", type=float, help="from segment to segment (default: no overlap)")
+    embed.add_argument("--whole", action="store_true", help="one embedding a clip, from its whole length")
+    embed.add_argument("--split", choices=("train", "valid", "test"), help="default: all")
+    embed.add_argument("--label", help='field to carry along (default: the data\'s own; "none": no label)')
+    embed.add_argument("--batch-size", type=int, default=32)
+    embed.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (default: CUDA if usable)")
+    embed.set_defaults(run=_embed)
+    convert = commands.add_parser("convert", help="published CLMR weights (.pt, .ckpt) to a checkpoint of this library")
+    convert.add_argument("source", help="file written by torch.save or safetensors; no code in it is run")
+    convert.add_argument("out", help="folder for model.safetensors and model.json")
+    convert.add_argument("--sample-rate", type=int, help="Hz, where the strides do not tell")
+    convert.set_defaults(run=_convert)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -168,6 +188,29 @@ def _inspect(options: argparse.Namespace) -> int:
     for problem in problems:
         print(f"  {problem}")
     return 1 if problems else 0
+
+
+def _embed(options: argparse.Namespace) -> int:
+    from fastaug.codecs.quiet import quiet_decoders
+    from fastaug.ssl.distributed import start
+    from fastaug.ssl.embed import embed
+
+    with quiet_decoders():
+        print(
+            embed(
+                options.checkpoint, options.source, options.out, hop_seconds=options.hop_seconds, whole=options.whole,
+                split=options.split, label=options.label, batch_size=options.batch_size,
+                device=start(options.device).device,
+            )
+        )  # fmt: skip
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from fastaug.ssl.convert import convert_clmr
+
+    print(convert_clmr(options.source, options.out, options.sample_rate))
+    return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:

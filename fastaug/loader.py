@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastaug.batch import Batch, Place
+from fastaug.blocks import Blocks
 from fastaug.checks import raise_if_ours
 from fastaug.codecs.native import Ints, Wanted
 from fastaug.codecs.open import OpenBatch
@@ -21,7 +22,7 @@ from fastaug.random import Keys, sample_id
 from fastaug.shards.record import BadRecord, Record, RecordError
 from fastaug.shards.source import Source
 
-__all__ = ["CROPS", "Loader", "Part", "Row", "Task", "merge_rows"]
+__all__ = ["CROPS", "HERE", "Loader", "Part", "Row", "Task", "Way", "merge_rows"]
 
 CROPS = ("random", "center", "segments", "whole")
 _MAX_REPLACEMENTS = 16
@@ -41,6 +42,21 @@ class Task:
     occurrence: int
     position: int
     segments: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Way:
+    """By what to decode.
+
+    Attributes:
+        threads: of one native call. device: whose kernels decode, into samples there; None: the CPU.
+    """
+
+    threads: int = 1
+    device: torch.device | None = None
+
+
+HERE = Way()
 
 
 @dataclass
@@ -107,18 +123,35 @@ class Loader:
     flat: bool = False
     #: output length of every record, filled by `count_segments`
     _lengths: dict[int, int | BadRecord] = field(default_factory=dict)
+    _blocks: Blocks = field(default_factory=Blocks)
 
-    def room(self, rows: int, pinned: bool = False) -> Tensor | None:
+    def room(self, rows: int, device: torch.device | None = None) -> Tensor | None:
         """Samples (V, rows, C, T) of a batch, uninitialised; None where their shape depends on the records."""
         if self.crop_samples is None or self.channels is None:
             return None
-        return torch.empty(self.views, rows, self.channels, self.crop_samples, pin_memory=pinned)
+        shape = (self.views, rows, self.channels, self.crop_samples)
+        return self._blocks.empty(*shape) if device is None else torch.empty(shape, device=device)
 
-    def load(self, tasks: Sequence[Task], epoch: int, audio: Tensor | None = None, first: int = 0) -> Part:
+    def announce(self, tasks: Sequence[Task]) -> None:
+        """Have the records of some tasks fetched from storage, without waiting for them."""
+        if self.source.announce is not None:
+            for task in tasks:
+                self.source.announce(task.record)
+
+    def load_batch(self, tasks: Sequence[Task], place: Place, way: Way = HERE) -> Batch | Part:
+        """A whole batch; a `Part` where nothing of it could be had. See `load` and `collate`."""
+        audio = self.room(sum(len(task.segments) for task in tasks), way.device)
+        part = self.load(tasks, place.epoch, audio, way=way)
+        return self.collate(part, audio, place) if part.rows else part
+
+    def load(
+        self, tasks: Sequence[Task], epoch: int, audio: Tensor | None = None, first: int = 0, way: Way = HERE
+    ) -> Part:
         """The rows of some tasks, decoded by one native call, and what went wrong on the way.
 
         Args:
             audio: `room` of the batch, of which the tasks' rows begin at ``first``; None: rows get their own.
+            way: by what to decode.
 
         Raises:
             DecodeError: a record is bad and ``on_error`` is "raise", or too many replacements were bad as well.
@@ -129,7 +162,7 @@ class Loader:
             first += len(task.segments)
         todo = slots
         for attempt in range(_MAX_REPLACEMENTS):
-            self._attempt(todo, epoch, audio)
+            self._attempt(todo, epoch, audio, way)
             todo = [slot for slot in todo if not slot.rows]
             if todo and self.on_error == "raise":
                 raise DecodeError(str(todo[0].errors[0]))
@@ -155,7 +188,7 @@ class Loader:
         return counts
 
     def collate(self, part: Part, audio: Tensor | None, place: Place) -> Batch:
-        """A CPU batch of not yet augmented samples."""
+        """A batch of not yet augmented samples, these where they were decoded, all else on the CPU."""
         rows = part.rows
         starts, lengths = (
             torch.tensor([getattr(row, what) for row in rows], dtype=torch.int64).T.contiguous()
@@ -182,7 +215,7 @@ class Loader:
             place=place,
         )
 
-    def _attempt(self, slots: list[_Slot], epoch: int, audio: Tensor | None) -> None:
+    def _attempt(self, slots: list[_Slot], epoch: int, audio: Tensor | None, way: Way) -> None:
         """One try at each slot's record: its rows, or one more error."""
         records, labels, good = [], [], []
         for slot in slots:
@@ -197,17 +230,17 @@ class Loader:
                 continue
             records.append(record)
             good.append(slot)
-        with self._open(records) as opened:
+        with self._open(records, way) as opened:
             for slot, rows in zip(good, self._rows(opened, records, labels, good, epoch, audio), strict=True):
                 slot.rows = rows
             for i, trouble in opened.errors.items():
                 good[i].rows = []
                 good[i].errors.append(records[i].failure("decode", str(trouble)))
 
-    def _open(self, records: Sequence[Record]) -> OpenBatch:
+    def _open(self, records: Sequence[Record], way: Way = HERE) -> OpenBatch:
         opened = OpenBatch(
             [record.audio for record in records], [record.member or record.key for record in records],
-            self.sample_rate, self.channels, self.crop_samples is None,
+            self.sample_rate, self.channels, self.crop_samples is None, way.threads, way.device,
         )  # fmt: skip
         for i in np.flatnonzero(opened.totals == 0).tolist():
             opened.fail(i, DecodeError(f"{records[i].key}: no samples"))
@@ -251,7 +284,7 @@ class Loader:
         counts = sorted({int(count) for count in opened.channels if count})
         _check_channels(counts)
         width = self.crop_samples or int(opened.totals.max(initial=0))
-        return torch.empty(self.views, rows, counts[0] if counts else 1, width)
+        return torch.empty(self.views, rows, counts[0] if counts else 1, width, device=opened.device)
 
     def _starts(self, ids: Any, totals: Ints, occurrences: Ints, segments: Ints, epoch: int) -> Ints:
         """First sample of each crop, int64 (V, rows)."""
@@ -311,7 +344,10 @@ def _gather(rows: list[Row], audio: Tensor | None, width: int | None) -> Tensor:
     counts = sorted({row.audio.shape[2] for row in rows})
     _check_channels(counts)
     width = width or max(length for row in rows for length in row.lengths)
-    audio = torch.zeros(rows[0].audio.shape[0], len(rows), counts[0], width)
+    first = rows[0].audio
+    if first.shape[1] == len(rows) and first.shape[3] == width and all(row.audio is first for row in rows):
+        return first
+    audio = torch.zeros(first.shape[0], len(rows), counts[0], width, device=first.device)
     for b, row in enumerate(rows):
         n = min(width, row.audio.shape[3])
         audio[:, b, :, :n] = row.audio[:, row.at, :, :n]

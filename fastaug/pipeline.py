@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from fastaug.ahead import load_ahead
-from fastaug.batch import Batch
+from fastaug.batch import Batch, Place
 from fastaug.checks import check_rate
 from fastaug.codecs.status import DecodeError
+from fastaug.frontends.spectrogram import Framed
 from fastaug.labels import Labels
 from fastaug.loader import CROPS, Loader, Part
+from fastaug.lost import Lost, Word
 from fastaug.plan import Plan
 from fastaug.shards.order import Order, epoch_order
 from fastaug.shards.record import BadRecord
@@ -64,8 +65,10 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         replacement: draw every record from all, as with `torch.utils.data.RandomSampler(replacement=True)`.
         rank, world_size: torch.distributed's by default.
         device: where batches are delivered; CUDA if usable, else the CPU.
-        num_threads: decoding threads, 0 for none; torch's count by default.
-        prefetch: batches read ahead.
+        num_threads: threads that decode ahead; 0: none, each batch is decoded when it is asked for, with torch's
+            threads, which is faster where augmentation or training want the same cores. By default torch's count where
+            there is a CUDA device to work beside, else 0.
+        prefetch: batches decoded ahead; with ``num_threads=0``, fetched from storage ahead.
         on_error: "raise" (names the record), "skip" (the batch is smaller) or "replace" (another record, drawn).
         max_bad_in_row, max_bad_fraction: limits of "skip" and "replace", beyond which `TooManyBadError` is raised; None
             for none. The fraction is of all records tried, looked at from 1000 on and at the end of an epoch.
@@ -118,6 +121,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         for name, value, least in (
             ("batch_size", batch_size, 1),
             ("prefetch", prefetch, 0),
+            ("num_threads", 0 if num_threads is None else num_threads, 0),
             ("views", 1 if views is None else views, 1),
         ):
             if value < least:
@@ -140,18 +144,21 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         self.drop_last, self.epoch_size, self.replacement = drop_last, epoch_size, replacement
         self.rank, self.world_size = _ranks(rank, world_size)
         self.device = torch.device(device) if device is not None else _default_device()
-        self.num_threads = torch.get_num_threads() if num_threads is None else num_threads
+        self.num_threads = _default_threads(self.device) if num_threads is None else num_threads
         self.prefetch = prefetch
         self.transform = bind_views(transform, sample_rate, views, "transform")
         self.frontend = bind_views(frontend, sample_rate, None, "frontend")
         self.spec_transform = bind_views(spec_transform, sample_rate, views, "spec_transform")
         if self.spec_transform is not None and frontend is None:
             raise ValueError("spec_transform works on a frontend's output: give frontend= as well")
-        self.epoch = 0
-        self.stats = Stats(max_bad_in_row=max_bad_in_row, max_bad_fraction=max_bad_fraction, error_log=error_log)
-        self.stats.add(opened.bad)
+        self._stats = Stats(max_bad_in_row=max_bad_in_row, max_bad_fraction=max_bad_fraction, error_log=error_log)
+        self._stats.add(opened.bad)
+        self._epoch = 0
         self._delivered = 0
         self._resume_at = 0
+        self._done: set[int] = set()  # batches behind the first that has not been delivered
+        self._begun = False  # whether a batch of the epoch has been delivered in this process
+        self._lost = Lost()
         self._plans: dict[int, Plan] = {}
 
     @property
@@ -159,12 +166,25 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         """Ordered names of the classes of ``labels``; None where there are none."""
         return self._loader.labels.classes if self._loader.labels else None
 
+    @property
+    def stats(self) -> Stats:
+        """What was delivered so far, and what could not be."""
+        self._hear()
+        return self._stats
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that ``iter`` plays, or is playing."""
+        self._hear()
+        return self._epoch
+
     # Iterating.
 
     def __iter__(self) -> Iterator[Batch]:
         """Play epoch ``self.epoch``; exhausting it moves on to the next, leaving early restarts it."""
+        epoch = self.epoch  # first: word of lost batches may end an epoch
         start, self._resume_at = self._resume_at, 0
-        epoch, self._delivered = self.epoch, start
+        self._delivered, self._done = start, set()
         worker = _worker()
         shift, stride = worker or (0, 1)
         empty = True
@@ -176,8 +196,8 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
                 self._delivered = batch.place.index + stride - shift
                 yield batch
         if empty and worker is None and start < len(self):
-            raise RuntimeError(f"every record of epoch {epoch} was bad, the last: {self.stats.bad[-1]}")
-        if self.epoch == epoch:  # not yet moved on by the last batch: this is a worker, or that batch was skipped
+            raise RuntimeError(f"every record of epoch {epoch} was bad, the last: {self._stats.bad[-1]}")
+        if self._epoch == epoch:  # not yet moved on by the last batch: this is a worker, or that batch was skipped
             self.set_epoch(epoch + 1)
 
     def __len__(self) -> int:
@@ -186,7 +206,8 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next ``iter`` plays, from its beginning."""
-        self.epoch, self._delivered, self._resume_at = epoch, 0, 0
+        self._epoch, self._delivered, self._resume_at, self._done = epoch, 0, 0, set()
+        self._begun = False
 
     def finish(self, batch: Batch) -> Batch:
         """Transfer, augment and compute spectrograms of a batch that a DataLoader worker yielded.
@@ -207,7 +228,11 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             flat = self.frontend(audio.flatten(0, 1))
             spectra = flat.reshape(*audio.shape[:2], *flat.shape[1:])
             valid = self._valid_frames(batch, audio.shape[-1])
-            spectra, spec_params = transform_views(spectra, self.spec_transform, batch.subkeys, "spec_transform", valid)
+            # Spectrograms of our own front ends are new; those of others may be kept, or be the audio itself.
+            fresh = isinstance(self.frontend, Framed) and not spectra.requires_grad
+            spectra, spec_params = transform_views(
+                spectra, self.spec_transform, batch.subkeys, "spec_transform", valid, fresh
+            )
         if self.views is None:
             audio, spectra = audio[0], None if spectra is None else spectra[0]
         return dataclasses.replace(
@@ -264,8 +289,8 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             changed.append(f"worker and number of workers: {state['worker']} → {_worker()}")
         if changed:
             raise ValueError("cannot resume, the Pipeline has changed since the state was saved: " + ", ".join(changed))
-        self.epoch, self._delivered = int(state["epoch"]), int(state["batch"])
-        self._resume_at = self._delivered
+        self._epoch, self._delivered = int(state["epoch"]), int(state["batch"])
+        self._resume_at, self._done, self._begun = self._delivered, set(), False
 
     def _layout(self) -> dict[str, Any]:
         """What the order and the content of batches depend on."""
@@ -308,40 +333,77 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             return None
         records = sorted(set(order.records.tolist()))
         chunks = [records[i : i + _PROBED] for i in range(0, len(records), _PROBED)]
-        with ThreadPoolExecutor(max(self.num_threads, 1)) as pool:
+        with ThreadPoolExecutor(self.num_threads or torch.get_num_threads()) as pool:
             counts = itertools.chain.from_iterable(pool.map(self._loader.count_segments, chunks))
         found = dict(zip(records, counts, strict=True))
         bad = [count for count in found.values() if isinstance(count, BadRecord)]
         if bad and self._loader.on_error == "raise":
             raise DecodeError(str(bad[0]))
-        self.stats.add(bad)
+        self._stats.add(bad)
         return {record: 0 if isinstance(count, BadRecord) else count for record, count in found.items()}
 
     def _load(self, indices: range, epoch: int, alone: bool) -> Iterator[Batch]:
-        """CPU batches, decoded ahead; ``alone``: not in a DataLoader worker."""
-        pinned = alone and self.device.type == "cuda"
+        """Batches loaded ahead, not yet augmented; on the CPU unless ``alone``: not in a DataLoader worker."""
         plan, lost = self._plan(epoch), Part()
-        for found in load_ahead(self._loader, plan, indices, epoch, self.num_threads, self.prefetch, pinned):
+        gone: list[int] = []
+        device = self._decodes_on() if alone else None
+        ahead = load_ahead(self._loader, plan, indices, epoch, self.num_threads, self.prefetch, device)
+        for found, index in zip(ahead, indices, strict=True):
             if isinstance(found, Batch):
                 found.errors, found.outcomes = lost.errors + found.errors, lost.outcomes + found.outcomes
-                lost = Part()
+                found.place = Place(epoch, index, len(plan), tuple(gone))
+                lost, gone = Part(), []
                 yield found
             elif alone:
-                self.stats.note(0, found.errors, found.outcomes)
+                self._done.add(index)
+                self._stats.note(0, found.errors, found.outcomes)
             else:
                 lost += found  # a worker's own count is lost with it: the next batch tells
-        if lost.errors:
-            self.stats.add(lost.errors)  # into the log
-            warnings.warn(f"{len(lost.errors)} bad records at the end of the epoch: {lost.errors[0]}, …", stacklevel=2)
+                gone.append(index)
+        if gone:
+            self._stats.add(lost.errors)  # into the log
+            self._lost.tell(Word(epoch, len(plan), gone, lost.errors, lost.outcomes))
+
+    def _hear(self) -> None:
+        """Count what workers lost behind their last batches."""
+        for word in self._lost.news():
+            self._stats.count(word.errors, word.outcomes, log=False)
+            if word.epoch == self._epoch:
+                self._mark(word.count, word.batches)
+
+    def _mark(self, count: int, batches: Iterable[int]) -> None:
+        """These batches of the epoch are through, and it is when all ``count`` are.
+
+        Workers deliver out of turn where one of them has lost a batch: whatever stands behind the first that is missing
+        is not counted as delivered.
+        """
+        self._done.update(batches)
+        while self._delivered in self._done:
+            self._done.remove(self._delivered)
+            self._delivered += 1
+        if self._delivered >= count:
+            self.set_epoch(self._epoch + 1)
+
+    def _decodes_on(self) -> torch.device | None:
+        """The device whose kernels decode, the caller's current one as a rule; None for the CPU."""
+        if self.device.type != "cuda":
+            return None
+        # By number: what is current is so for a thread, and other threads decode.
+        return self.device if self.device.index is not None else torch.device("cuda", torch.cuda.current_device())
 
     def _note(self, batch: Batch) -> None:
         place = batch.place
         assert place is not None
-        self.stats.note(len(batch), batch.errors, batch.outcomes, place.last)
-        if place.last:
-            self.set_epoch(place.epoch + 1)
-        else:
-            self.epoch, self._delivered, self._resume_at = place.epoch, place.index + 1, 0
+        self._hear()
+        if place.epoch != self._epoch:
+            self.set_epoch(place.epoch)
+        if place.index < self._delivered or place.index in self._done:  # the epoch has been begun again
+            self.set_epoch(place.epoch)
+        if not self._begun:  # it may begin in its midst: a StatefulDataLoader keeps its state to itself
+            self._delivered = min((place.index, *place.lost))
+        self._begun, self._resume_at = True, 0
+        self._mark(place.count, (*place.lost, place.index))
+        self._stats.note(len(batch), batch.errors, batch.outcomes, place.last)
 
 
 def _named(batch: Batch, name: str) -> Any:
@@ -387,6 +449,12 @@ def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
+
+
+def _default_threads(device: torch.device) -> int:
+    """On the CPU alone, threads of our own would only compete with torch's: at batches of 32, two cores, CLMR's views
+    come a quarter slower."""
+    return torch.get_num_threads() if device.type == "cuda" or torch.cuda.is_available() else 0
 
 
 def _default_device() -> torch.device:

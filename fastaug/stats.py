@@ -57,13 +57,7 @@ class Stats:
             TooManyBadError: a limit is exceeded; the batch is counted.
         """
         self.delivered += rows
-        self.add(errors)
-        longest = 0
-        for good in outcomes:
-            self.tried += 1
-            self.bad_count += not good
-            self._in_row = 0 if good else self._in_row + 1
-            longest = max(longest, self._in_row)
+        longest = self.count(errors, outcomes)
         if self.max_bad_in_row is not None and longest > self.max_bad_in_row:
             found = f"{longest} bad records in a row"
             raise TooManyBadError(f"{found}, max_bad_in_row is {self.max_bad_in_row}{self._end()}")
@@ -72,12 +66,23 @@ class Stats:
             found = f"{self.bad_count} of {self.tried} records are bad"
             raise TooManyBadError(f"{found}, max_bad_fraction is {self.max_bad_fraction}{self._end()}")
 
-    def add(self, errors: Iterable[BadRecord]) -> None:
-        """List and log what is not known yet."""
+    def count(self, errors: Sequence[BadRecord], outcomes: Iterable[bool], log: bool = True) -> int:
+        """Count without a look at the limits; the longest row of bad ones."""
+        self.add(errors, log)
+        longest = 0
+        for good in outcomes:
+            self.tried += 1
+            self.bad_count += not good
+            self._in_row = 0 if good else self._in_row + 1
+            longest = max(longest, self._in_row)
+        return longest
+
+    def add(self, errors: Iterable[BadRecord], log: bool = True) -> None:
+        """List, and log, what is not known yet."""
         fresh = [error for error in dict.fromkeys(errors) if error not in self._known]
         self._known.update(fresh)
         self.bad += fresh
-        if fresh and self.error_log is not None:
+        if fresh and log and self.error_log is not None:
             lines = "".join(json.dumps(error.to_dict()) + "\n" for error in fresh)
             with open(self.error_log, "a", encoding="utf-8") as file:
                 file.write(lines)

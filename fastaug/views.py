@@ -26,21 +26,25 @@ def bind_views(steps: Any, sample_rate: int, views: int | None, name: str) -> An
 
 
 def transform_views(
-    samples: Tensor, steps: Any, subkeys: Tensor, path: str, lengths: Tensor | None
+    samples: Tensor, steps: Any, subkeys: Tensor, path: str, lengths: Tensor | None, inplace: bool = False
 ) -> tuple[Tensor, list[Params | None]]:
-    """(V, B, ...) through one transform for all views, in one call, or through a list of V."""
+    """(V, B, ...) through one transform for all views, in one call, or through a list of V. With ``inplace`` transforms
+    may write the samples."""
     views, count = samples.shape[:2]
     keys = [Keys(subkeys[v].numpy().astype(np.uint32), path) for v in range(views)]
     if isinstance(steps, list):
-        each = [_applied(samples[v], steps[v], keys[v], None if lengths is None else lengths[v]) for v in range(views)]
+        valid: Any = [None] * views if lengths is None else lengths
+        each = [_applied(samples[v], steps[v], keys[v], valid[v], inplace) for v in range(views)]
         return torch.stack([out for out, _ in each]), [params for _, params in each]
     flat_lengths = None if lengths is None else lengths.flatten()
-    out, params = _applied(samples.flatten(0, 1), steps, Keys.cat(keys), flat_lengths)
+    out, params = _applied(samples.flatten(0, 1), steps, Keys.cat(keys), flat_lengths, inplace)
     split = [None if params is None else _rows(params, v * count, (v + 1) * count) for v in range(views)]
     return out.reshape(views, count, *out.shape[1:]), split
 
 
-def _applied(samples: Tensor, step: Any, keys: Keys, lengths: Tensor | None) -> tuple[Tensor, Params | None]:
+def _applied(
+    samples: Tensor, step: Any, keys: Keys, lengths: Tensor | None, inplace: bool
+) -> tuple[Tensor, Params | None]:
     if step is None:
         return samples, None
     if not isinstance(step, Transform):
@@ -48,7 +52,7 @@ def _applied(samples: Tensor, step: Any, keys: Keys, lengths: Tensor | None) -> 
     if step.augments and not step.training:
         return step(samples, lengths=lengths), None
     params = step.draw(keys)
-    return step.apply(samples, params, lengths=lengths), params
+    return step._apply_to(samples, params, None, lengths, inplace), params
 
 
 def _rows(params: Params, start: int, stop: int) -> Params:

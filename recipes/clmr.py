@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fastaug import LogMel, Pipeline
+from fastaug.ssl.ablation import ablation
 from fastaug.ssl.accumulate import backward, split
 from fastaug.ssl.checkpoint import save_model
 from fastaug.ssl.config import call_with, parse, resolve
@@ -52,6 +53,9 @@ class Config:
     sample_rate: int = 22_050  # Hz
     crop_samples: int = 59_049
     transform: str = "clmr"  # a name of fastaug, or module:callable giving a transform; "none"
+    ablate: bool = False  # the first view is only cropped, the second gets every step of the transform (p = 1)
+    only: str = ""  # the one step of the transform that happens, by its class, as in Delay
+    p: tuple[str, ...] = ()  # probabilities of steps, as in --p Delay=0.4 Gain=0
     frontend: Literal["none", "logmel"] = "none"  # logmel: the encoder gets (B, C, F, N)
     n_fft: int = 1024  # of logmel, like the next two
     hop_length: int = 512
@@ -209,7 +213,8 @@ def build_model(cfg: Config, data: Dataset) -> tuple[Contrastive, dict[str, Any]
 
 
 def transform(cfg: Config) -> Any:
-    return None if cfg.transform == "none" else resolve(cfg.transform, "fastaug")()
+    chain = None if cfg.transform == "none" else resolve(cfg.transform, "fastaug")()
+    return ablation(chain, cfg.ablate, cfg.only, cfg.p)
 
 
 def logmel_kwargs(cfg: Config) -> dict[str, int] | None:

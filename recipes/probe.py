@@ -8,7 +8,7 @@
     python recipes/probe.py --checkpoint runs/a --data gtzan/ --mode scratch   same encoder, labels alone
 
 linear, mlp and knn judge frozen features, beside a random encoder and log-mel statistics; finetune and scratch train
-the whole network. --data may be another dataset than the pre-training's. Writes probe-<mode>-<protocol>.json beside the
+the whole network. --data may be another dataset than the pre-training's. Writes probe-<mode>.json beside the
 (first) checkpoint: every metric, its interval, each class and the confusion matrix.
 """
 
@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fastaug.ssl.checkpoint import read_card
 from fastaug.ssl.config import parse, resolve
 from fastaug.ssl.data import demo_corpus
 from fastaug.ssl.distributed import start
 from fastaug.ssl.protocols import choose_protocol
+from fastaug.ssl.results import append, of_table
 from fastaug.ssl.rows import ProbeTable
 from fastaug.ssl.run import Stop, command_line, guarded
 from fastaug.ssl.supervised import Interrupted, supervised_table
@@ -62,6 +64,7 @@ class Config:
     cache: str = ""  # folder that keeps features; default: features/ beside the first checkpoint; "none"
     minutes: float | None = None  # finetune and scratch: stop cleanly after this long; the same command goes on
     device: str = "auto"  # auto, cpu, cuda, cuda:1
+    record: str = ""  # a CSV to append the results to, like recipes/results.csv
 
 
 def main(cfg: Config) -> ProbeTable:
@@ -88,9 +91,13 @@ def main(cfg: Config) -> ProbeTable:
     best = max(table.rows, key=lambda row: row.mean(table.metrics[0]))
     print(f"\n{table.confusion(best)}")
     home.mkdir(parents=True, exist_ok=True)
-    file = home / f"probe-{cfg.mode}-{cfg.protocol}{'-as-published' * cfg.as_published}.json"
+    kind = f"-{cfg.protocol}" * (cfg.protocol != "default") + "-as-published" * cfg.as_published
+    file = home / f"probe-{cfg.mode}{kind}.json"
     file.write_text(json.dumps(table.to_dict(), indent=2) + "\n")
     print(f"\nall metrics, each class, every seed: {file}")
+    if cfg.record:
+        preset = read_card(checkpoints[0])[1].get("config", {}).get("preset", "unnamed") if checkpoints else "none"
+        append(Path(cfg.record), of_table(table, f"probe {cfg.mode}{kind}", preset, table_of["device"]))
     if not checkpoints:
         print(f"nothing pre-trained here yet: python {Path(__file__).with_name('clmr.py')}")
     return table

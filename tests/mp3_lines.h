@@ -1,4 +1,5 @@
-// The integer lines of a whole MP3 file by the functions of the CPU decoder, for comparison with csrc/cuda/mp3.cu.
+// The integer lines of a whole MP3 file by the functions of the CPU decoder, for comparison with
+// csrc/cuda/mp3_lines.cu.
 #include "codecs/mp3_lines.h"
 
 // data: `size` bytes that begin with a frame, zeros behind for 4096. lines: (units, 576), counts, factors: (units, 40).

@@ -35,18 +35,19 @@ class Multiprocessor:
     threads: int
     blocks: int
     shared: int  # bytes
+    reserved: int = 1024  # bytes of it, a block
     registers: int = 65_536
 
     def resident(self, use: KernelUse, dynamic_shared: int = 0) -> int:
-        """How many blocks of a kernel fit at once: registers come in units of 256 a warp; 1 KiB is reserved a block."""
+        """How many blocks of a kernel fit at once: registers come in units of 256 a warp."""
         warps = -(-use.threads // 32)
         by_registers = self.registers // (-(-use.registers * 32 // 256) * 256 * warps)
-        by_shared = self.shared // (use.shared + dynamic_shared + 1024)
+        by_shared = self.shared // max(use.shared + dynamic_shared + self.reserved, 1)
         return min(self.blocks, self.threads // use.threads, by_registers, by_shared)
 
 
 MULTIPROCESSORS = {
-    "sm_75": Multiprocessor(1024, 16, 64 << 10),
+    "sm_75": Multiprocessor(1024, 16, 64 << 10, reserved=0),
     "sm_80": Multiprocessor(2048, 32, 164 << 10),
     "sm_90": Multiprocessor(2048, 32, 228 << 10),
     "sm_100": Multiprocessor(2048, 32, 228 << 10),

@@ -49,7 +49,7 @@ def test_recipes_can_be_listed_and_copied(tmp_path: Path, capsys: pytest.Capture
     assert main(["recipe", "cp", "clmr", str(tmp_path / "mine")]) == 0
     assert (tmp_path / "mine" / "clmr.py").is_file() and (tmp_path / "mine" / "configs" / "demo.json").is_file()
     assert main(["recipe", "run", "nothing"]) == 1
-    assert "one of clmr, probe" in capsys.readouterr().err
+    assert "recipe run takes one of clmr, " in capsys.readouterr().err
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:

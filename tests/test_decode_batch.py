@@ -107,6 +107,17 @@ def test_a_long_crop_in_pieces_with_zeros_around(kind: str) -> None:
         assert torch.equal(samples[1, 0], torch.nn.functional.pad(whole, (0, 1_900)))
 
 
+def test_of_several_pieces_the_first_trouble_is_told() -> None:
+    data = bytearray(encoded(tone(30.0, 7, 44_100), "flac", 44_100))
+    places = len(data) // 4, 3 * len(data) // 4
+    for place in places:
+        data[place] ^= 0x55
+    samples, status = decode([data], num_threads=2)
+    assert status.tolist() == [Status.CORRUPT] and not samples.any()
+    (line,) = describe(status, [data])
+    assert abs(int(line.split("at byte ")[1].split()[0]) - places[0]) < 20_000
+
+
 def damaged_flac() -> tuple[bytes, int]:
     """Four seconds with one bad byte near the middle, and about which sample it spoils."""
     data = bytearray(encoded(tone(4.0, 0), "flac"))

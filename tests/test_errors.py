@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import json
 import os
@@ -90,6 +91,67 @@ def test_the_log_holds_each_bad_record_once(tmp_path: Path, workers: int) -> Non
         assert [line["offset"] for line in lines] == [tar.getmember(n).offset_data for n in ("a.wav", "c.json")]
     assert all(line["reason"] for line in lines)
     assert pipe.stats.bad_count == 6 and len(pipe.stats.bad) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_what_a_worker_loses_behind_its_last_batch_is_told(tmp_path: Path, workers: int) -> None:
+    """Batches of two; the last of all, or the whole share of a worker, or all of them, hold nothing good."""
+    log = tmp_path / "bad.jsonl"
+    for pattern, epochs in (("......xx", 3), ("..xx", 2), (".x..xxxxxx", 3), ("xxxx", 2)):
+        log.unlink(missing_ok=True)
+        pipe = Pipeline(records(pattern), on_error="skip", error_log=log, batch_size=2, **COMMON)
+        keys = []
+        for epoch in range(epochs):
+            assert pipe.epoch == epoch
+            loader = torch.utils.data.DataLoader(pipe, batch_size=None, num_workers=workers)
+            keys += [(epoch, key) for batch in loader for key in pipe.finish(batch).keys]
+        assert pipe.epoch == epochs and pipe.state_dict()["batch"] == 0
+        good = [f"{i:03d}." for i, kind in enumerate(pattern) if kind == "."]
+        assert keys == [(epoch, key) for epoch in range(epochs) for key in good]
+        bad = {f"{i:03d}x" for i, kind in enumerate(pattern) if kind == "x"}
+        assert {record.key for record in pipe.stats.bad} == bad and len(pipe.stats.bad) == len(bad)
+        assert pipe.stats.bad_count == epochs * len(bad) and pipe.stats.tried == epochs * len(pattern)
+        assert sorted(json.loads(line)["key"] for line in log.read_text().splitlines()) == sorted(bad)
+        word = Path(pipe._lost.path)
+        assert word.exists() and word.stat().st_mode & 0o777 == 0o600
+        del pipe, loader
+        gc.collect()
+        assert not word.exists()
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_lost_batches_of_workers_neither_end_an_epoch_nor_keep_it(persistent: bool) -> None:
+    """A worker that loses a batch delivers its next in that one's turn: all come, and nothing is taken for delivered
+    before it is."""
+    pipe = Pipeline(records("...x.."), on_error="skip", batch_size=1, shuffle=6, **COMMON)
+    loader = torch.utils.data.DataLoader(pipe, batch_size=None, num_workers=2, persistent_workers=persistent)
+    alone = Pipeline(records("...x.."), on_error="skip", batch_size=1, shuffle=6, **COMMON)
+    turns = set()
+    for epoch in range(8):
+        assert pipe.epoch == alone.epoch == epoch
+        expected, found = [(batch.place.index, batch.keys[0]) for batch in alone], []
+        for raw in loader:
+            batch = pipe.finish(raw)
+            found.append((batch.place.index, batch.keys[0]))
+            state = pipe.state_dict()
+            missing = [index for index, key in expected if (index, key) not in found]
+            assert state["epoch"] > epoch or state["batch"] <= min(missing, default=6), "what is to come is told so"
+        assert sorted(found) == expected
+        turns.add(found == sorted(found))
+    assert turns == {False, True}, "both have come up"
+    assert pipe.stats.bad_count == alone.stats.bad_count == 8
+
+
+def test_a_loader_that_is_left_early_begins_the_epoch_again() -> None:
+    pipe = Pipeline(records("....."), on_error="skip", batch_size=1, shuffle=6, **COMMON)
+    loader = torch.utils.data.DataLoader(pipe, batch_size=None, num_workers=2)
+    for _, raw in zip(range(3), loader, strict=False):
+        pipe.finish(raw)
+    assert pipe.state_dict()["batch"] == 3
+    places = []
+    for raw in loader:
+        places.append((pipe.finish(raw).place.index, pipe.state_dict()["batch"]))
+    assert places == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0)] and pipe.epoch == 1
 
 
 def test_programming_errors_are_never_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:

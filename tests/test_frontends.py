@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from scipy.fft import dct
 
+from fastaug import Gain, Pipeline, SpecAugment
 from fastaug.frontends import (
     CQT,
     MFCC,
@@ -183,6 +186,10 @@ def test_logarithms_and_normalisation() -> None:
     own = LogMel(**settings, normalise="clip")(x)
     assert own.mean((1, 2, 3)).abs().max() < 1e-5 and (own.std((1, 2, 3), correction=0) - 1).abs().max() < 1e-5
     torch.testing.assert_close(LogMel(**settings, normalise=(-3.0, 2.0))(x), (LogMel(**settings)(x) + 3) / 2)
+    capped = LogMel(**settings, log="db", top_db=10.0, normalise=(-30.0, 4.0))(x)
+    torch.testing.assert_close(capped, (LogMel(**settings, log="db", top_db=10.0)(x) + 30) / 4, **close)
+    far = LogMel(**settings, normalise=(-300.0, 50.0), dtype=torch.bfloat16)(x)
+    assert torch.equal(far, LogMel(**settings, normalise=(-300.0, 50.0))(x).bfloat16()), "rounded once, at the end"
     narrow = LogMel(**settings, dtype=torch.bfloat16)(x)
     assert narrow.dtype == torch.bfloat16 and torch.equal(narrow, LogMel(**settings)(x).bfloat16())
 
@@ -268,3 +275,23 @@ def test_presets() -> None:
     expected = np.log(np.maximum(weights @ np.abs(np.fft.rfft(frames, 1024, axis=0)), 1e-5))
     assert np.abs(presets.cola()(x.double())[1, 0].numpy() - expected).max() < 1e-9
     assert np.abs(presets.cola()(x)[1, 0].numpy() - expected).max() < 1e-4
+
+
+def test_waveforms_and_spectrograms_from_one_decode(tmp_path: Path) -> None:
+    """Both are of the same augmented samples; masks are written into new spectrograms, never into the audio."""
+    for i in range(6):
+        soundfile.write(tmp_path / f"{i}.wav", 0.3 * np.random.default_rng(i).standard_normal(9000), 8000)
+    mel = LogMel(n_fft=256, hop_length=128, n_mels=16)
+    common: dict[str, Any] = {"sample_rate": 8000, "crop_samples": 8000, "views": 2, "batch_size": 6, "device": "cpu"}
+    common |= {"transform": Gain(gain_db=(-12.0, 0.0))}
+    (plain,) = Pipeline(tmp_path, frontend=mel, **common)
+    assert torch.equal(plain.spectrograms, mel(plain.audio, 8000)) and not torch.equal(plain.audio[0], plain.audio[1])
+    masks = SpecAugment(fill=-99.0)
+    for steps in (masks, [masks, None]):
+        (masked,) = Pipeline(tmp_path, frontend=mel, spec_transform=steps, **common)
+        assert torch.equal(masked.audio, plain.audio)
+        hidden = masked.spectrograms == -99.0
+        assert torch.equal(masked.spectrograms, plain.spectrograms.masked_fill(hidden, -99.0))
+        assert hidden[0].any() and hidden[1].any() == (steps is masks)
+    (kept,) = Pipeline(tmp_path, frontend=lambda audio: audio.unflatten(-1, (80, 100)), spec_transform=masks, **common)
+    assert torch.equal(kept.audio, plain.audio) and (kept.spectrograms == -99.0).any(), "a view of the audio"

@@ -15,13 +15,15 @@ import soundfile
 import torch
 
 import fastaug
-from corpus import RATE, encoded, examples, tone
+from corpus import RATE, encoded, examples, tone, write_tar
 from fastaug import Batch, Pipeline, Record
 from fastaug.loader import Loader, Task
+from fastaug.shards import open_source, reader, tar
 from fastaug.transforms.base import params_to
 
 COMMON: dict[str, Any] = {"sample_rate": RATE, "device": "cpu", "seed": 4}
 CODECS = ("wav", "flac", "ogg", "wav")
+CLIP = encoded(tone(0.1, 0), "wav")
 
 
 def level(i: int) -> float:
@@ -121,7 +123,7 @@ def test_the_batch_is_decoded_in_place() -> None:
     room = loader.room(4)
     assert room is not None and room.shape == (2, 4, 1, 500)
     part = loader.load([Task(i, 0, i) for i in range(4)], 0, room)
-    place = fastaug.batch.Place(0, 0, True)
+    place = fastaug.batch.Place(0, 0, 1)
     assert loader.collate(part, room, place).audio.data_ptr() == room.data_ptr()
     assert Pipeline(leveled("."), crop="whole", **COMMON)._loader.room(4) is None
 
@@ -174,3 +176,52 @@ def test_params_that_moved_go_with_their_last_user() -> None:
     ref = weakref.ref(moved["a"]["b"])
     del moved
     assert ref() is None
+
+
+def test_the_caller_has_the_next_batches_fetched_before_it_decodes_one() -> None:
+    events: list[str] = []
+    pipe = Pipeline(leveled("......"), crop_samples=100, batch_size=1, num_threads=0, prefetch=2, **COMMON)
+    source = pipe._loader.source
+    read = source.read
+    source.announce = lambda i: events.append(f"fetch {i}")
+    source.read = lambda i: (events.append(f"read {i}"), read(i))[1]
+    for _ in zip(range(2), pipe, strict=False):
+        pass
+    assert events[:4] == ["fetch 0", "fetch 1", "fetch 2", "read 0"]
+    assert events[4:6] == ["fetch 3", "read 1"]
+
+
+def test_fetching_is_a_wish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of shards, files and mixtures; what is gone or has changed is told when it is read."""
+    asked: list[tuple[int, int]] = []
+    found = tar.fetch
+    monkeypatch.setattr(reader, "fetch", lambda *a: (asked.append(a[2:]), found(*a))[1])
+    members = [(f"{i}.{suffix}", data) for i in range(3) for suffix, data in (("wav", CLIP), ("json", b"{}"))]
+    path = write_tar(tmp_path / "s.tar", members)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.wav").write_bytes(CLIP)
+    mix = open_source(fastaug.Mix({"s": path, "a": tmp_path / "a"}))
+    assert mix.announce is not None
+    for record in range(4):
+        mix.announce(record)
+    records = [mix.read(i) for i in range(3)]
+    assert asked == [(record.offset, record.offset + len(CLIP)) for record in records]
+    fresh = open_source(path)
+    path.unlink()
+    (tmp_path / "a" / "x.wav").unlink()
+    tar._mapping.cache_clear()
+    assert fresh.announce is not None
+    fresh.announce(0), mix.announce(3)
+    with pytest.raises(FileNotFoundError):
+        fresh.read(0)
+
+
+def test_threads_of_our_own_only_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all the work is on the CPU, they would only compete with torch's."""
+    make = lambda **given: Pipeline(leveled("."), crop_samples=9, **COMMON, **given).num_threads  # noqa: E731
+    torch.set_num_threads(2)
+    assert (make(), make(num_threads=1)) == (0, 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert (make(), make(num_threads=0)) == (2, 0)
+    with pytest.raises(ValueError, match="num_threads must be at least 0"):
+        make(num_threads=-1)

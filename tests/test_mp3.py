@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
+import fastaug
 from corpus import tone
 from fastaug.codecs import Status, decode
 
@@ -73,6 +74,7 @@ SETTINGS = [
     (22_050, 2, "-b 56 -p"),
     (44_100, 2, "--freeformat -b 400"),
     (44_100, 1, "--freeformat -b 350"),
+    (22_050, 2, "--freeformat -b 100"),
     (44_100, 2, "--nores -b 128"),
     (44_100, 2, "-b 128 -t"),
     *[(rate, channels, "-b 64") for rate in (48_000, 32_000) for channels in (1, 2)],
@@ -236,6 +238,9 @@ def test_a_stream_cut_from_a_longer_one_keeps_its_timeline(options: str) -> None
     cut = data[len(data) // 3 :]
     ours, theirs = whole(cut), mpg123(cut, 2)
     assert ours.shape == theirs.shape
+    silent = fastaug.info(cut).silent
+    assert 0 < silent < 4 * 1152 and silent % 1152 == 0 and fastaug.info(data).silent == 0
+    assert not ours[:, :silent].any() and ours[:, silent : silent + 1152].any()
     assert np.abs(ours[:, 4 * 1152 :] - theirs[:, 4 * 1152 :]).max() < OURS_MAX
 
 

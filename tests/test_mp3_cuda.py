@@ -1,4 +1,4 @@
-"""csrc/cuda/mp3.cu in emulation: integer lines equal to the CPU decoder's, samples within 1e-6 of it."""
+"""csrc/cuda/mp3_*.cu in emulation: integer lines equal to the CPU decoder's, samples within 1e-6 of it."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import soundfile
 import fastaug
 from corpus import tone
 from fastaug.codecs import DecodeError, Status, decode, describe
-from test_mp3 import APE_TAG, ID3V2, LYRICS, lame, mpg123, needs_ffmpeg, needs_lame, needs_mpg123, whole
+from test_mp3 import APE_TAG, ID3V2, LYRICS, assert_close, lame, mpg123, needs_ffmpeg, needs_lame, needs_mpg123, whole
 
 
 def ffmpeg(folder: Path, *options: str) -> bytes:
@@ -90,6 +90,48 @@ def test_a_header_that_lies_once_is_no_change() -> None:
         assert status.tolist() == [Status.OK]
         assert np.array_equal(samples[0, :, :30_000], full[:, :30_000])
         assert np.array_equal(samples[0, :, -30_000:], full[:, -3 * 1152 - 30_000 : -3 * 1152])
+
+
+@needs_lame
+@needs_ffmpeg
+def test_a_vbri_frame_is_no_sound_and_tells_the_length(tmp_path: Path) -> None:
+    """As FFmpeg has it; mpg123 plays that frame, a silent one."""
+    data = lame(44_100, 2, "-b 128 -t")  # without a tag of its own
+    frames = whole(data).shape[1] // 1152
+    tag = b"VBRI" + struct.pack(">HHHII", 1, 0, 75, len(data), frames) + struct.pack(">HHHH", 0, 1, 2, frames)
+    frame = data[:4] + bytes(32) + tag
+    tagged = frame.ljust(144 * 128_000 // 44_100 + (data[2] >> 1 & 1), b"\0") + data
+    assert np.array_equal(whole(tagged), whole(data))
+    (tmp_path / "tagged.mp3").write_bytes(tagged)
+    command = ["ffmpeg", "-loglevel", "error", "-i", tmp_path / "tagged.mp3", "-f", "f32le", "-"]
+    theirs = np.frombuffer(subprocess.run(command, check=True, capture_output=True).stdout, np.float32)
+    assert_close(whole(tagged), theirs.reshape(-1, 2).T)
+    _, status = decode([tagged[: len(tagged) // 2]], [frames * 1152 - 10], 10)
+    assert status.tolist() == [Status.TRUNCATED] and fastaug.info(tagged[: len(tagged) // 2]).frames == frames * 1152
+
+
+@needs_lame
+@needs_mpg123
+@pytest.mark.parametrize("options", ["-b 128", "-V 3", "-b 128 -p"])
+def test_a_xing_frame_without_delays_trims_nothing(options: str) -> None:
+    data = lame(44_100, 2, options)
+    at = data.index(b"LAME", 0, 500)
+    bare = data[:at] + bytes(4) + data[at + 4 :]
+    ours = whole(bare)
+    assert ours.shape == mpg123(bare, 2).shape == (2, ours.shape[1] // 1152 * 1152)
+    assert np.array_equal(ours[:, 1105 : 1105 + 50_000], whole(data)[:, :50_000])
+
+
+@needs_lame
+def test_a_pipeline_keeps_the_timeline_of_a_cut_stream(tmp_path: Path) -> None:
+    data = lame(44_100, 2, "-b 128")
+    cut = data[len(data) // 3 :]
+    (tmp_path / "cut.mp3").write_bytes(cut)
+    pipe = fastaug.Pipeline(tmp_path, crop="whole", sample_rate=44_100, batch_size=1, channels=2, device="cpu")
+    (batch,) = list(pipe)
+    silent = fastaug.info(tmp_path / "cut.mp3").silent
+    assert silent > 0 and not pipe.stats.bad and not batch.audio[..., :silent].any()
+    assert np.array_equal(batch.audio[0], whole(cut))
 
 
 FOOTER = b"ID3\x04\x00\x10" + bytes([0, 0, 0, 64]) + bytes(64) + b"3DI\x04\x00\x10" + bytes([0, 0, 0, 64])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,16 @@ def test_compiles_without_spills_or_local_memory(file: str, architecture: str) -
     for kernel in kernels:
         assert kernel.spill_stores == kernel.spill_loads == 0, kernel
         assert kernel.stack == 0, f"{kernel} uses local memory"
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("architecture", nvrtc.ARCHITECTURES)
+@pytest.mark.parametrize("file", ["mp3_lines.cu", "mp3_samples.cu"])
+def test_two_blocks_of_mp3_share_a_multiprocessor(file: str, architecture: str) -> None:
+    text = (csrc_dir() / "cuda" / file).read_text()
+    (use,) = nvrtc.parse_log(nvrtc.cached_log(kernel_source(file), csrc_dir(), architecture, text))
+    use = replace(use, threads=nvrtc.threads_per_block(text)[use.name])
+    assert use.threads == 256 and nvrtc.MULTIPROCESSORS[architecture].resident(use) >= 2
 
 
 @needs_nvrtc

@@ -21,6 +21,7 @@ LEVELS = {
     "magnitude": Level(magnitude=True),
     "ln": Level(True, offset=1e-3),
     "log1p": Level(True, gain=20.0, offset=1.0),
+    "shift": Level(True, offset=1e-3, scale=0.5, shift=1.75),
     "db": DB,
 }
 
@@ -46,14 +47,18 @@ def reference(x: torch.Tensor, window: torch.Tensor, f: Frames, filters: np.ndar
         value = np.abs(basis @ frames) ** (1 if level.magnitude else 2)
         out.append(value if filters is None else filters @ value)
     value = np.stack(out) * level.gain
-    return level.scale * np.log(np.maximum(value + level.offset, level.floor)) if level.logarithm else value
+    if level.logarithm:
+        value = level.scale * np.log(np.maximum(value + level.offset, level.floor))
+    return value + level.shift
 
 
 @pytest.mark.parametrize("kind", LEVELS)
 @pytest.mark.parametrize(
     ("n_fft", "width", "hop", "lead", "reflect"),
     [(128, 128, 32, 64, True), (256, 200, 77, 100, False), (512, 401, 160, 0, False), (1024, 1024, 512, 512, True),
-     (2048, 2047, 300, 1023, False), (400, 400, 200, 200, True), (1023, 1023, 256, 511, True)],
+     (2048, 2047, 300, 1023, False), (400, 400, 200, 200, True), (1023, 1023, 256, 511, True),
+     (32, 30, 16, 16, True), (250, 250, 100, 125, True), (486, 300, 243, 100, False), (882, 882, 441, 441, True),
+     (600, 600, 300, 300, False), (1920, 1920, 480, 960, True), (1100, 1100, 500, 550, True)],
 )  # fmt: skip
 def test_against_the_definition(n_fft: int, width: int, hop: int, lead: int, reflect: bool, kind: str) -> None:
     x, level = noise(3, 2500), LEVELS[kind]
@@ -69,7 +74,7 @@ def test_against_the_definition(n_fft: int, width: int, hop: int, lead: int, ref
         scale = 1e-10 if level.logarithm else 1e-11 * expected.max()
         assert np.abs(exact.numpy() - expected).max() < 100 * scale
         if level.logarithm:
-            power = expected / level.scale
+            power = (expected - level.shift) / level.scale
             close = power > power.max() - np.log(1e4)
             assert np.abs(ours.numpy() - expected)[close].max() < 1e-4
             assert np.abs(ours.numpy() - expected)[power > power.max() - np.log(1e8)].max() < 1e-2
@@ -204,23 +209,26 @@ def test_mistakes() -> None:
 def emulated(x: torch.Tensor, width: int, frames: Frames, bank: Bank | None, level: Level, narrow: bool) -> Any:
     bands = frames.n_fft // 2 + 1 if bank is None else bank.filters.shape[0]
     y = torch.full((x.shape[0], bands, frames.count), -1, dtype=torch.bfloat16 if narrow else torch.float32)
-    grid, shared = ops.cuda_shape(x.shape[0], frames, bands)
     tables = (None, None, None) if bank is None else (bank.weights, bank.first, bank.begin)
     turns = ops._turns(frames.n_fft, torch.device("cpu"))
     halved = ops._kernel_window(hann(width))
-    args = ops.kernel_arguments(x, y, halved, turns, tables, width, frames, level)
+    grid, shared, args = ops.cuda_launch(x, y, halved, turns, tables, width, frames, level)
     raw = [a.view(torch.int16) if isinstance(a, torch.Tensor) and a.dtype == torch.bfloat16 else a for a in args]
-    report = emulate("spectral.cu").launch(f"fa_spectral_{frames.n_fft}_kernel", grid, (256,), raw, shared)
+    report = emulate("spectral.cu").launch(ops.cuda_kernel(frames.n_fft), grid, (256,), raw, shared)
     return y, report
 
 
-@pytest.mark.parametrize("n_fft", ops.CUDA_SIZES)
-@pytest.mark.parametrize("kind", ["power", "magnitude", "ln"])
+#: Kernels of their own; small; every radix, alone and with others, 2 to 7 passes; points of an odd number; the largest.
+CUDA_SIZES = [512, 1024, 2048, 32, 250, 400, 486, 600, 640, 882, 1200, 1458, 4096]
+
+
+@pytest.mark.parametrize("n_fft", CUDA_SIZES)
+@pytest.mark.parametrize("kind", ["power", "magnitude", "shift"])
 def test_cuda_kernels(n_fft: int, kind: str) -> None:
     x, level = noise(2, 6000), LEVELS[kind]
     for width, hop, count, reflect, bank in [
         (n_fft, n_fft // 2, 6000 // (n_fft // 2) + 1, True, Bank(mel_filters(16_000, n_fft, 40))),
-        (n_fft - 101, 333, 5, False, None),
+        (n_fft - n_fft // 10 - 1, 333, 5, False, None),
     ]:
         frames = Frames(n_fft, hop, n_fft // 2, count, reflect)
         y, _ = emulated(x, width, frames, bank, level, False)

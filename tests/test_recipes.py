@@ -19,9 +19,16 @@ import pytest
 import soundfile
 import torch
 
+import fastaug.ssl
+from fastaug import Pipeline, cli
 from fastaug.ssl.checkpoint import load_encoder, read_card
-from fastaug.ssl.config import load_preset
+from fastaug.ssl.config import load_preset, parse
+from fastaug.ssl.convert import convert_clmr
 from fastaug.ssl.data import Dataset
+from fastaug.ssl.distributed import World
+from fastaug.ssl.encoders import STRIDES
+from fastaug.ssl.run import guarded
+from test_ssl_weights import published
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 RATE, CROP = 8_000, 4_096
@@ -69,10 +76,15 @@ def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
         "def tiny():\n"
         "    return nn.Sequential(nn.Conv1d(1, 8, 16, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 16, 8, 4),\n"
         "                         nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
+        "def dropping():\n"
+        "    return nn.Sequential(nn.Conv1d(1, 16, 16, 8), nn.Dropout(0.3), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
         "def normless():\n"
         "    return nn.Sequential(nn.Conv1d(1, 16, 16, 8), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
         "def spectral():\n"
         "    return nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+        "def noise():\n"
+        "    from fastaug import Noise\n"
+        "    return Noise(snr_db=(-12.0, 0.0))\n"
         "def gain():\n"
         "    from fastaug import Gain\n"
         "    return Gain(gain_db=(-6.0, 0.0))\n"
@@ -214,7 +226,7 @@ def test_probe_table_of_a_checkpoint(
     assert table.clips == {"train": 16, "valid": 8, "test": 8}
     assert table.row("log-mel statistics").mean("accuracy") == 1.0  # low and high tones
     assert all(len(row.values["accuracy"]) == 2 for row in table.rows)
-    assert json.loads((out / "probe-mlp-default.json").read_text()) == table.to_dict()
+    assert json.loads((out / "probe-mlp.json").read_text()) == table.to_dict()
     assert "pre-trained" in capsys.readouterr().out
 
 
@@ -331,3 +343,154 @@ def test_masked_groups_leave_only_other_groups_as_negatives(music: Path, small_e
     assert log(out)[0]["loss"] < log(plain)[0]["loss"] - 0.3  # two labels: half of the negatives are gone
     with pytest.raises(ValueError, match="no field 'artist' in the data; fields are"):
         clmr.main(config(clmr, music, small_encoder, tmp_path / "wrong", mask_group="artist"))
+
+
+def test_ablate_crops_one_view_and_augments_the_other(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    clmr = recipe("clmr")
+    cfg = config(clmr, music, "", tmp_path, transform="clmr", ablate=True, only="Gain")
+    world = World(0, 1, torch.device("cpu"))
+    batch = next(iter(clmr.training_pipeline(cfg, clmr.discover(cfg.data), world, 8)))
+    plain, augmented = batch.params
+    assert plain is None and bool(augmented["2"]["active"].all())
+    assert not any(bool(augmented[str(i)]["active"].any()) for i in (0, 1, 3, 4, 5, 6))
+
+
+def test_an_encoder_of_the_users_own_goes_all_the_way(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """module:callable of an importable module: train, resume, probe, embed, load."""
+    (tmp_path / "my_networks.py").write_text(
+        "from torch import nn\n"
+        "def mean(sample_rate, dim=12):\n"
+        "    assert sample_rate == 8000\n"
+        "    return nn.Sequential(nn.Conv1d(1, dim, 64, 32), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    clmr, probe = recipe("clmr"), recipe("probe")
+    for steps in (2, 4):
+        out = clmr.main(config(clmr, music, "", tmp_path / "run", encoder="my_networks:mean", steps=steps,
+                               transform="none"))  # fmt: skip
+    assert "at step 2" in capsys.readouterr().out
+    table = probe.main(probe.Config(checkpoint=(str(out),), data=str(music), seeds=(0,), device="cpu"))
+    assert len(table.rows) >= 2
+    assert cli.main(["embed", str(out), str(music), str(tmp_path / "h.npz"), "--split", "test", "--device", "cpu"]) == 0
+    with np.load(tmp_path / "h.npz") as found:
+        assert found["h"].shape == (len(found["key"]), 12) and set(found["label"]) == {"low", "high"}
+    x = torch.randn(2, 1, CROP)
+    assert torch.equal(fastaug.ssl.load(out)(x), load_encoder(out)[0](x))
+
+
+def test_sigterm_saves_and_ends_cleanly(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    clmr = recipe("clmr")
+    sent = []
+
+    def on_log(values: dict[str, Any]) -> None:
+        if values["step"] == 3:
+            sent.append(values["step"])
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    out = clmr.main(config(clmr, music, small_encoder, tmp_path / "run", steps=100_000, log_every=1), on_log)
+    assert sent and read_card(out)[1]["step"] == 3
+    assert torch.load(out / "last.pt", weights_only=True)["step"] == 3
+
+
+def test_checkpoints_come_by_the_clock(
+    music: Path, small_encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clmr, saved = recipe("clmr"), []
+    inner = clmr.save_model
+    monkeypatch.setattr(
+        clmr, "save_model", lambda out, model, card: (saved.append(card["step"]), inner(out, model, card))
+    )
+    clmr.main(config(clmr, music, small_encoder, tmp_path / "often", save_minutes=0.0, steps=3))
+    assert saved == [1, 2, 3, 3]
+    saved.clear()
+    clmr.main(config(clmr, music, small_encoder, tmp_path / "end", steps=3))
+    assert saved == [3]
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        (("--device", "cuda"), "sees no CUDA device"),
+        (("--device", "gpu"), "--device gpu:"),
+        (("--data", "nowhere"), "nowhere"),
+        (("--encoder", "NoSuchNet"), "no callable 'NoSuchNet'"),
+        (("--only", "Wah"), "no step 'Wah'"),
+        (("--recompute", "--compile"), "exclude each other"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(
+    music: Path, small_encoder: str, tmp_path: Path, flag: tuple[str, ...], message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if flag[-1] == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    clmr = recipe("clmr")
+    monkeypatch.setattr(sys, "argv", [*flags(music, small_encoder, tmp_path, "--transform", "clmr"), *flag])
+    with pytest.raises(SystemExit) as ended:
+        guarded(lambda: clmr.main(parse(clmr.Config, clmr.CONFIGS)))
+    assert message in str(ended.value.code) and str(ended.value.code).startswith("clmr: ")
+
+
+def test_published_weights_go_through_the_probe(music: Path, tmp_path: Path) -> None:
+    net = published(STRIDES[RATE])
+    head = {"projector.0.weight": torch.randn(32, 32), "projector.2.weight": torch.randn(6, 32)}
+    torch.save({**{f"encoder.sequential.{k}": v for k, v in net.state_dict().items()}, **head}, tmp_path / "clmr.pt")
+    out = convert_clmr(tmp_path / "clmr.pt", tmp_path / "clmr").parent
+    probe = recipe("probe")
+    settings = {"checkpoint": (str(out),), "data": str(music), "seeds": (0,), "device": "cpu", "representation": "z"}
+    assert len(probe.main(probe.Config(**settings)).rows) >= 2
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_dropout_resumes_bit_for_bit(music: Path, small_encoder: str, tmp_path: Path, accumulate: int) -> None:
+    clmr = recipe("clmr")
+    plan = {"encoder": f"{small_encoder}:dropping", "accumulate": accumulate, "log_every": 1}
+    for name, ends in (("whole", (4,)), ("halves", (2, 4))):
+        for steps in ends:
+            clmr.main(config(clmr, music, small_encoder, tmp_path / name, steps=steps, **plan))
+    whole, halves = weights(tmp_path / "whole"), weights(tmp_path / "halves")
+    assert all(torch.equal(whole[k], halves[k]) for k in whole)
+
+
+def test_the_loss_of_one_batch_falls_within_twenty_steps(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    clmr = recipe("clmr")
+    cfg = config(clmr, music, small_encoder, tmp_path, lr=3e-3)
+    torch.manual_seed(0)
+    data = clmr.discover(cfg.data)
+    x = next(iter(clmr.training_pipeline(cfg, data, World(0, 1, torch.device("cpu")), 8))).audio
+    model, _ = clmr.build_model(cfg, data)
+    optimiser = torch.optim.Adam(model.parameters(), lr=cfg.lr)
+    precision, losses = clmr.Precision("float32", torch.device("cpu")), []
+    for _ in range(20):
+        optimiser.zero_grad()
+        loss, _ = clmr.backward(
+            model, lambda x: model(x.flatten(0, 1))[1].unflatten(0, (2, -1)), [x], lambda z: clmr.nt_xent(*z), precision
+        )
+        precision.step(optimiser)
+        losses.append(float(loss))
+    assert losses[-1] < losses[0] - 0.3, losses
+
+
+def ranked_above(encoder: torch.nn.Module, x: torch.Tensor) -> float:
+    """How often a crop (2, B, ...) is nearer to the other crop of its clip than to one of another clip."""
+    with torch.no_grad():
+        h_i, h_j = (torch.nn.functional.normalize(encoder(view), dim=1) for view in x)
+    similar = h_i @ h_j.T
+    others = ~torch.eye(len(similar), dtype=torch.bool)
+    return float((similar.diag()[:, None] > similar)[others].float().mean())
+
+
+def test_held_out_positives_rank_higher_than_before_training(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    clmr = recipe("clmr")
+    cfg = config(clmr, music, small_encoder, tmp_path, steps=80, lr=3e-3, log_every=20,
+                 transform=f"{small_encoder}:noise")  # fmt: skip
+    held_out = Pipeline(str(music), split="test", crop="random", views=2, batch_size=8, device="cpu",
+                        transform=clmr.transform(cfg), **clmr.inputs(cfg))  # fmt: skip
+    batches = [batch.audio for _ in range(8) for batch in held_out]  # other crops and noise each time
+    torch.manual_seed(cfg.seed)
+    before, _ = clmr.build_model(cfg, clmr.discover(cfg.data))
+    after, _ = load_encoder(clmr.main(cfg))
+    ranks = [np.mean([ranked_above(e.train(), x) for x in batches]) for e in (before.encoder, after)]
+    assert ranks[1] > ranks[0] + 0.1, ranks

@@ -136,11 +136,12 @@ def _killed_at_random(corpus: Path, folder: Path, workers: int, kills: int, epoc
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_killed_at_fifty_points_everything_is_delivered_as_if_never_killed(
-    corpus: Path, tmp_path: Path, workers: int
+@pytest.mark.parametrize("kills", [8, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+def test_killed_at_many_points_everything_is_delivered_as_if_never_killed(
+    corpus: Path, tmp_path: Path, workers: int, kills: int
 ) -> None:
-    kills, every = 25, 2  # 25 with and 25 without workers
-    epochs = 8
+    every = 2
+    epochs = 3 if kills < 10 else 16
     pipe, truth = pipeline(corpus), []
     for _ in range(epochs):
         truth += [line(batch) for batch in pipe]

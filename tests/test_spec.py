@@ -37,7 +37,7 @@ def spectra(rows: int = 4, channels: int = 2, bins: int = 40, frames: int = 37) 
 def bounds(bins: int = 40, frames: int = 37) -> list[Tensor]:
     """Two masks an axis: inside, at the edges, empty, overlapping, and beyond either end."""
     freq = [[3, 10], [0, bins - 1], [5, 5], [-4, bins - 2]], [[4, 0], [1, 1], [3, 6], [6, 9]]
-    time = [[0, 30], [frames, 2], [1, 1], [-(1 << 62), -3]], [[5, 7], [4, 0], [1, 1], [1 << 62, 1 << 62]]
+    time = [[0, 30], [frames, 2], [1, 1], [-(1 << 62), -3]], [[5, 1 << 62], [4, 0], [1, 1], [1 << 62, 7]]
     return [torch.tensor(part) for part in (*freq, *time)]
 
 
@@ -329,6 +329,8 @@ def test_kernels_equal_the_cpu(bins: int, frames: int, monkeypatch: pytest.Monke
             args = (*bounds(bins, frames), 0.0 if mean else 0.5, mean, valid, active)
             got, expected = spec._mask_cuda(x, *args), spec._mask_cpu(x, *args)
             assert (got - expected).abs().max() <= (1e-6 if mean else 0)
+            own = x.clone()
+            assert spec._mask_cuda(own, *args, inplace=True).data_ptr() == own.data_ptr() and torch.equal(own, got)
         time = torch.linspace(-3, frames + 2, frames).repeat(4, 1) + torch.arange(4)[:, None] / 7
         freq = torch.linspace(1, bins - 1, bins).repeat(4, 1)
         edges = torch.tensor([[0, frames - 1], [-2, frames + 1], [1, 1], [0, 3]])

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +17,7 @@ from torch import nn
 
 from fastaug.ssl import checkpoint
 from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN
-from fastaug.ssl.run import Run
+from fastaug.ssl.run import Run, report
 
 KWARGS = {"sample_rate": 8000, "width": 0.125}
 
@@ -125,3 +129,109 @@ def test_custom_encoder_by_file(tmp_path: Path) -> None:
     checkpoint.save_model(tmp_path, Contrastive(encoder, nn.Identity()), card)
     loaded, _ = checkpoint.load_encoder(tmp_path)
     assert torch.equal(loaded(torch.ones(1, 1, 6)), encoder(torch.ones(1, 1, 6)))
+
+
+# When writing fails.
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+import torch
+from fastaug.ssl.run import Run, guarded
+from test_ssl_checkpoint import Config
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing past the limit fails as it does on a full disk
+run = Run(Path(sys.argv[1]), Config(), tensorboard=False)
+run.save(step=1, weights=torch.arange(3))
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+guarded(lambda: run.save(step=2, weights=torch.zeros(100_000)))
+"""
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(tmp_path: Path) -> None:
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here.parent), str(here)])
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert f"{tmp_path / checkpoint.STATE} cannot be written" in done.stderr
+    assert "the one from before is intact" in done.stderr
+    state = Run(tmp_path, Config(), tensorboard=False).resume()
+    assert state is not None and state["step"] == 1 and state["weights"].tolist() == [0, 1, 2]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, card = trained(), {"encoder": "SampleCNN", "encoder_kwargs": KWARGS}
+    checkpoint.save_model(tmp_path, model, {**card, "step": 1})
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="model.safetensors cannot be written: .*No space left.*intact"):
+        checkpoint.save_model(tmp_path, model, {**card, "step": 2})
+    assert checkpoint.read_card(tmp_path)[1]["step"] == 1 and not list(tmp_path.glob("*.partial"))
+    with pytest.raises(OSError, match=r"last.pt cannot be written: \[Errno 28\] No space left on device$"):
+        checkpoint.save_state(tmp_path, {"step": 1})
+
+
+def test_data_is_on_the_disk_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (seen.append("sync"), sync(handle))[1])
+    monkeypatch.setattr(os, "replace", lambda a, b: (seen.append("rename"), replace(a, b))[1])
+    checkpoint.save_state(tmp_path, {"step": 1})
+    assert seen == ["sync", "rename", "sync"]  # the file, then its name, then the folder that holds the name
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "another file of torch.save"])
+def test_a_damaged_state_is_named(tmp_path: Path, damage: str) -> None:
+    run = Run(tmp_path, Config(), tensorboard=False)
+    run.save(step=1, weights=torch.arange(1000))
+    file = tmp_path / checkpoint.STATE
+    if damage == "another file of torch.save":
+        torch.save({"weights": torch.zeros(1)}, file)
+    else:
+        file.write_bytes(file.read_bytes()[:-500] if damage == "cut" else b"hello")
+    with pytest.raises(ValueError, match=f"{file}: (cannot be read|not the state of a run).*--fresh starts over"):
+        run.resume()
+    assert run.resume(fresh=True) is None
+
+
+def test_numbers_reach_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = Run(tmp_path, Config())
+    run.resume()
+    for step in (10, 20):
+        run.log(step, loss=step / 10, warning="words are for the other log")
+    run.close()
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    assert board.Tags()["scalars"] == ["loss"]
+    assert [(e.step, e.value) for e in board.Scalars("loss")] == [(10, 1.0), (20, 2.0)]
+
+
+class Bar:
+    def __init__(self) -> None:
+        self.postfix: dict[str, str] = {}
+        self.lines: list[str] = []
+
+    def set_postfix(self, values: dict[str, str]) -> None:
+        self.postfix = dict(values)
+
+    def write(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_the_bar_shows_speed_and_waiting() -> None:
+    bar, shown = Bar(), {}
+    report(bar, shown, {"loss": 1.23456, "examples_per_second": 812.4, "time_loading": 0.034, "time_compute": 0.9})
+    assert bar.postfix == {"loss": "1.235", "examples/s": "812", "loading": "3%"}
+    report(bar, shown, {"loss": 1.0, "knn": 0.5, "warning": "collapse"})
+    assert bar.postfix["knn"] == "0.500" and bar.postfix["examples/s"] == "812" and bar.lines == ["collapse"]

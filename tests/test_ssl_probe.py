@@ -130,3 +130,15 @@ def test_table_shows_means_deviations_and_the_sampling_error() -> None:
     assert "60.0 ± 10.0" in text and "100 clips alone mean a standard error of 4.9 points" in text
     single = Row("log-mel statistics", {"accuracy": [0.5]})
     assert "±" not in str(ProbeTable([single], {"test": 100}, "about", multi=False)).splitlines()[3]
+
+
+def test_confusion_matrix_in_text() -> None:
+    row = Row("pre-trained", {"accuracy": [0.5]}, "1 shot", torch.tensor([[3, 1], [0, 4]]))
+    table = ProbeTable([row], {"test": 8}, "about", multi=False, split="by folder", classes=("high", "low"))
+    title, head, high, low = table.confusion(row).splitlines()
+    assert "pre-trained, 1 shot: by folder" in title and head.split() == ["0", "1"]
+    assert high.split() == ["0", "high", "3", "1"] and low.split() == ["1", "low", "0", "4"]
+    row.confusion, table.multi = torch.tensor([[[5, 1], [2, 3]], [[4, 0], [0, 7]]]), True
+    _, head, high, low = table.confusion(row).splitlines()
+    assert head.split() == ["missed", "found", "false"]
+    assert high.split() == ["high", "2", "3", "1"] and low.split() == ["low", "0", "7", "0"]

@@ -3,9 +3,12 @@ longer does that, the test says so and the comparison in the docs has to change.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import importlib.metadata
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +84,13 @@ def test_3_a_short_epoch_is_the_same_head_for_ever(shards: list[str]) -> None:
     assert len(seen) == 24
 
 
+def test_3_an_epoch_of_n_for_each_worker(shards: list[str]) -> None:
+    count = lambda dataset: len(list(torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=2)))  # noqa: E731
+    assert count(theirs(shards, workersplitter=wds.split_by_worker).repeat().with_epoch(6)) == 12
+    pipe = Pipeline(shards, shuffle=24, epoch_size=6, batch_size=1, **COMMON)
+    assert count(pipe) == 6 == len(pipe)
+
+
 def test_4_resampling_misses_records_and_has_no_seed(shards: list[str]) -> None:
     runs = [their_keys(theirs(shards, resampled=True).with_epoch(24)) for _ in range(4)]
     assert any(len(set(run)) < 24 for run in runs) and len({tuple(run) for run in runs}) > 1
@@ -119,6 +129,30 @@ def test_6_shards_of_one_name_in_the_cache(tmp_path: Path, monkeypatch: pytest.M
     assert their_keys(theirs(urls, cache_dir=str(tmp_path / "theirs"))) == ["x", "x"]
     paths = [str(tmp_path / place / "train-0.tar") for place in "xy"]
     assert our_keys(Pipeline(paths, cache=tmp_path / "ours", **COMMON)) == ["x", "y"]
+
+
+def test_6_a_cache_in_the_environment_and_a_place_that_is_not_there(
+    shards: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WDS_CACHE", str(tmp_path / "elsewhere"))
+    assert len(our_keys(Pipeline(shards, cache=tmp_path / "new" / "cache", **COMMON))) == 24
+    assert not (tmp_path / "elsewhere").exists() and len(list((tmp_path / "new" / "cache").rglob("*.tar"))) == 6
+
+
+def test_6_a_shard_that_is_not_there_is_asked_for_again_and_again(
+    shards: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    cached = {"cache_dir": str(tmp_path), "handler": wds.ignore_and_continue}
+    gone = "http://127.0.0.1:9/gone.tar"
+    with contextlib.suppress(Exception):
+        their_keys(theirs([gone], **cached))
+    assert sum(slept) > 60, slept
+    slept.clear()
+    with pytest.raises(FileNotFoundError, match=r"gone\.tar"):
+        Pipeline([*shards, str(tmp_path / "gone.tar")], on_error="skip", **COMMON)
+    assert slept == []
 
 
 def test_7_dots_in_names(tmp_path: Path) -> None:
@@ -173,6 +207,19 @@ def test_8_a_good_record_dropped_as_a_duplicate(tmp_path: Path) -> None:
     assert list(pairs(Pipeline(paths, on_error="skip", **COMMON))) == [("w", "w"), ("x", "x"), ("y", "y")]
 
 
+def test_8_records_of_audio_alone(tmp_path: Path) -> None:
+    """Nothing but the key tells a record from the next: the cut one, and the one of that name in the next shard."""
+    other = encoded(tone(0.1, 5), "wav")
+    first = write_tar(tmp_path / "1.tar", [("w.wav", CLIP), ("x.wav", CLIP)])
+    data = first.read_bytes()
+    first.write_bytes(data[: data.index(b"x.wav") + 512 + 100])
+    second = write_tar(tmp_path / "2.tar", [("x.wav", other), ("y.wav", other)])
+    pipe = Pipeline([str(first), str(second)], on_error="skip", crop="center", **COMMON)
+    (batch,) = pipe
+    assert batch.keys == ["1.tar/w", "2.tar/x", "2.tar/y"] and [bad.key for bad in pipe.stats.bad] == ["1.tar/x"]
+    assert torch.equal(batch.audio[1], batch.audio[2]) and not torch.equal(batch.audio[0], batch.audio[1])
+
+
 def test_8_a_damaged_header_ends_the_shard_silently(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "s.tar", members("a", "b", "c"))
     data = bytearray(path.read_bytes())
@@ -211,3 +258,18 @@ def test_10_no_state_to_resume_from(shards: list[str]) -> None:
     again = Pipeline(shards, shuffle=8, batch_size=3, **COMMON)
     again.load_state_dict(pipe.state_dict())
     assert head + our_keys(again) == whole
+
+
+def test_10_files_are_left_to_the_garbage_collector(shards: list[str]) -> None:
+    def left_open(run: Any) -> list[str]:
+        gc.collect()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ResourceWarning)
+            run()
+            gc.collect()
+        return [str(one.message) for one in caught if issubclass(one.category, ResourceWarning)]
+
+    assert left_open(lambda: next(iter(theirs(shards)))) != []
+    for threads in (0, 2):
+        settings = COMMON | {"batch_size": 3, "num_threads": threads}
+        assert left_open(lambda s=settings: next(iter(Pipeline(shards, shuffle=8, **s)))) == []

@@ -20,12 +20,15 @@ void fa_resample(const float* x, float* y, long long rows, long long stride, lon
                  long long start, long long length, long long up, long long down, const float* taps, long long half,
                  int interpolated, long long threads);
 
-// csrc/cpu/resample_fft.cpp: the same, by blocks. shape: outputs, hop, lead of FaBlocks, then size, passes and radices
-// of both FFTs.
+// csrc/cpu/fft.cpp. Of an FFT of n points: the radices of its passes (at most 16), whose number is returned, and where
+// each bin lies behind them (null: not wanted). 0 where n has a prime factor above 7.
+int fa_fft_order(int n, int* radices, int* positions);
+
+// csrc/cpu/resample_fft.cpp: the same as fa_resample, by blocks; csrc/resample_fft.h names the numbers.
 void fa_resample_blocks(const float* x, float* y, long long rows, long long stride, long long count, long long x_start,
                         long long start, long long length, long long up, long long down, const float* taps,
-                        long long half, int interpolated, const long long* shape, const float* forward_twiddles,
-                        const float* inverse_twiddles, const int* target, const int* sources, const float* factors,
+                        long long half, int interpolated, long long outputs, long long hop, long long lead,
+                        int forward_size, int inverse_size, const int* target, const int* sources, const float* factors,
                         long long threads);
 
 // csrc/cpu/reverb.cpp. settings: (rows, 6) reverberance, hf_damping, room_scale, stereo_depth, pre_delay_ms,
@@ -62,6 +65,8 @@ void fa_pointwise(const float* x, float* y, const long long* starts, const unsig
                   const unsigned char* flip_after, const float* factor_after, const unsigned char* active_after,
                   int clip_after, long long rows, long long channels, long long length, long long out_length,
                   long long threads);
+// Rows of `size` samples: row r of y is row r % given of x.
+void fa_repeat(const float* x, float* y, long long rows, long long given, long long size, long long threads);
 void fa_echo(const float* x, float* y, const long long* offset, const float* dry, const float* wet,
              const unsigned char* active, long long rows, long long channels, long long length, long long threads);
 
@@ -72,13 +77,15 @@ int fa_flac_probe(const unsigned char* data, long long size, long long* facts, u
 int fa_flac_decode(const unsigned char* data, long long size, long long start, long long length, float* floats,
                    int* integers, long long stride, long long* trouble);
 
-// csrc/cpu/decode.cpp. Tables of int64, one row a member, crop or plan; their fields are named there.
+// csrc/cpu/decode.cpp. Tables of int64, one row a member or plan; their fields are named in member.h and crops.h.
 // fa_audio_release frees what fa_audio_probe keeps of the members.
 void fa_audio_probe(long long* members, long long count, long long threads);
 void fa_audio_release(long long* members, long long count);
-void fa_audio_decode(const long long* members, const long long* crops, long long count, const long long* plans,
-                     long long* outcomes, float* y, long long rows, long long channels, long long length,
-                     long long longest, long long threads);
+// wanted: (4, count) columns of Wanted; outcomes (count, 2): status and byte offset, written where a crop failed. rate:
+// of the output, 0 keeps each member's own; plans: one for each other rate of the members.
+void fa_audio_decode(const long long* members, const long long* wanted, long long count, long long rate,
+                     const long long* plans, long long plan_count, long long* outcomes, float* y, long long rows,
+                     long long channels, long long length, long long longest, long long threads);
 
 // csrc/cpu/tar.cpp. Walks the headers of a tar; entries: (capacity, 8), its fields are named there. Returns how many
 // there are; those beyond `capacity` are not written.
@@ -93,7 +100,7 @@ long long fa_stage_plan(const long long* members, long long* crops, long long co
                         long long threads);
 void fa_stage_fill(long long handle, unsigned char* audio, long long offset, long long* tables, long long threads);
 
-// csrc/cpu/mp3_stage.cpp: what csrc/cuda/mp3.cu reads. pieces: int64 rows, their fields are named there.
+// csrc/cpu/mp3_stage.cpp: what csrc/cuda/mp3_*.cu read. pieces: int64 rows, their fields are named there.
 // fa_mp3_gpu_tables fills FaMp3GpuTables, where given, and returns its size. fa_mp3_stage writes the main data and the
 // units (unit_count, 4) that fa_mp3_measure counted, which of them to decode in which order, and the crops (count, 9)
 // as FaMp3Crop; returns how many units there are to decode.
@@ -114,10 +121,10 @@ void fa_spec_warp(const float* x, float* y, const float* freq_at, const long lon
                   long long channels, long long bins, long long frames, long long threads);
 
 // csrc/cpu/spectral.cpp. x (rows, length) to y (rows, bands, frames), float or (narrow) bfloat16; csrc/spectral.h names
-// the numbers. window (width, padded to a multiple of 4 by zeros), halved; the bank as in FaBank. n_fft: a power of
-// two, 128 to 16384. fa_spectral_settle: y (clips, count) in place; top_db < 0: none.
+// the numbers. window (width, padded to a multiple of 4 by zeros), halved; the bank as in FaBank. n_fft: even, at
+// most 16384, without prime factors above 7. fa_spectral_settle: y (clips, count) in place; top_db < 0: none.
 void fa_spectral(const float* x, void* y, int narrow, const float* window, const float* weights, const int* first,
                  const int* begin, long long bands, long long rows, long long length, long long frames, long long hop,
                  long long lead, long long width, long long n_fft, int reflect, double gain, double offset,
-                 double floor, double scale, int logarithm, int magnitude, long long threads);
+                 double floor, double scale, double shift, int logarithm, int magnitude, long long threads);
 void fa_spectral_settle(float* y, long long clips, long long count, double top_db, int normalise, long long threads);

@@ -11,35 +11,22 @@
 #include <vector>
 
 #include "../codecs/probe.h"
-#include "api.h"
-#include "parallel.h"
 #include "../fa_simd.h"
-#include "member.h"
+#include "api.h"
+#include "crops.h"
+#include "parallel.h"
 
 namespace {
 
 using namespace fa;
-
-// Rows of int64 tables that fastaug/codecs/native.py makes, as Member; the order of the fields is a contract with it.
-struct Crop {
-    long long member, row, plan;  // plan -1: no resampling
-    long long at;                 // where in the row its first output goes
-    long long first, count;       // outputs [first, first + count), all inside the file
-    long long low, high;          // the source samples that they need, clipped to the file
-    long long before, after;      // zeros to write left and right of them
-};
-
-struct Plan {  // the arguments of fa_resample and, if there is a shape, of fa_resample_blocks
-    long long up, down, taps, half, interpolated, shape, forward_twiddles, inverse_twiddles, target, sources, factors;
-};
 
 struct Outcome {
     long long status, where;
 };
 
 struct Segment {
-    long long low, high;       // source samples
-    const Crop* const* crops;  // sorted by `low`
+    long long low, high;  // source samples
+    Crop* const* crops;   // sorted by `low`
     long long count;
 };
 
@@ -131,6 +118,7 @@ void probe_mp3(Member& member) {
     member.channels = stream->header.channels;
     member.present = stream->total;
     member.frames = std::max(stream->total, stream->announced);
+    member.silent = stream->silent;
     member.cut = stream->status == kChanged ? kChanged : kTruncated;
     member.index = static_cast<long long>(reinterpret_cast<intptr_t>(stream.release()));
 }
@@ -157,6 +145,12 @@ void probe(Member& member) {
         (member.format == kWav && member.status == kUnsupported)) {
         probe_mp3(member);
     }
+}
+
+// About how long that takes, in nanoseconds: all headers of an MP3 are read.
+long long probing_work(const Member& member) {
+    const int first = member.size ? *member.bytes() : 'R';
+    return first == 'R' ? 500 : first == 'f' || first == 'O' ? 5'000 : 1'000 + member.size / 32;
 }
 
 // The mean of rows in place of the first: one by one in float32, then divided, as fastaug.functional.mix_down.
@@ -227,28 +221,29 @@ const T* table(long long address) {
 }
 
 // Outputs of one crop and channel from source samples [start, start + count).
-void resample_row(const Crop& crop, const Plan& plan, const float* x, long long start, long long count, float* y) {
+void resample_row(const Crop& crop, const float* x, long long start, long long count, float* y) {
+    const Plan& plan = *crop.plan;
     const float* taps = table<float>(plan.taps);
     const int interpolated = static_cast<int>(plan.interpolated);
-    if (!plan.shape) {
+    if (!plan.outputs) {
         return fa_resample(x, y, 1, count, count, start, crop.first, crop.count, plan.up, plan.down, taps, plan.half,
                            interpolated, 1);
     }
     fa_resample_blocks(x, y, 1, count, count, start, crop.first, crop.count, plan.up, plan.down, taps, plan.half,
-                       interpolated, table<long long>(plan.shape), table<float>(plan.forward_twiddles),
-                       table<float>(plan.inverse_twiddles), table<int>(plan.target), table<int>(plan.sources),
+                       interpolated, plan.outputs, plan.hop, plan.lead, static_cast<int>(plan.forward_size),
+                       static_cast<int>(plan.inverse_size), table<int>(plan.target), table<int>(plan.sources),
                        table<float>(plan.factors), 1);
 }
 
 // The outputs of one crop from source samples [start, start + count), rows `stride` apart.
-void render(const Crop& crop, const Plan* plan, const float* x, long long start, long long count, long long stride,
-            long long channels, const Output& out) {
+void render(const Crop& crop, const float* x, long long start, long long count, long long stride, long long channels,
+            const Output& out) {
     for (long long c = 0; c < channels; ++c) {
         const float* source = x + c * stride;
-        if (!plan) {
+        if (!crop.plan) {
             std::copy_n(source + crop.low - start, crop.count, out.row(crop, c));
         } else if (crop.count) {
-            resample_row(crop, *plan, source, start, count, out.row(crop, c));
+            resample_row(crop, source, start, count, out.row(crop, c));
         }
     }
 }
@@ -264,8 +259,7 @@ void fill_around(const Crop& crop, long long channels, const Output& out) {
 
 class Batch {
   public:
-    Batch(const Member* members, const Crop* crops, const Plan* plans, Outcome* outcomes, const Output& out)
-        : members_(members), crops_(crops), plans_(plans), outcomes_(outcomes), out_(out) {}
+    Batch(const Member* members, const Output& out) : members_(members), out_(out) {}
 
     // Decodes the union of some crops of one member, and renders each.
     void run(const Segment& segment) const {
@@ -278,10 +272,7 @@ class Batch {
         }
         scratch.shrink();
         if (outcome.status == kOk) return;
-        if (segment.count == 1) {
-            outcomes_[segment.crops[0] - crops_] = outcome;
-            return;
-        }
+        if (segment.count == 1) return tell(*segment.crops[0], outcome);
         // The trouble may lie outside of some of them: what a row gets must not depend on the others.
         for (long long i = 0; i < segment.count; ++i) {
             run({segment.crops[i]->low, segment.crops[i]->high, segment.crops + i, 1});
@@ -289,6 +280,11 @@ class Batch {
     }
 
   private:
+    static void tell(Crop& crop, const Outcome& outcome) {
+        crop.status = outcome.status;
+        crop.where = outcome.where;
+    }
+
     Outcome decode(const Segment& segment, Scratch& scratch) const {
         const Crop& one = *segment.crops[0];
         const Member& member = members_[one.member];
@@ -296,7 +292,7 @@ class Batch {
         const long long channels = mix ? 1 : member.channels, count = segment.high - segment.low;
         const long long needed = source_rows(member, mix);
         // Nothing to do between decoder and row?
-        const bool straight = segment.count == 1 && one.plan < 0 && needed <= out_.channels;
+        const bool straight = segment.count == 1 && !one.plan && needed <= out_.channels;
         float* x = straight ? out_.row(one, 0) : scratch.floats(needed * count);
         const long long stride = straight ? out_.length : count;
         if (count) {
@@ -304,30 +300,24 @@ class Batch {
             if (outcome.status) return outcome;
         }
         for (long long i = 0; i < segment.count; ++i) {
-            const Crop& crop = *segment.crops[i];
-            Outcome& outcome = outcomes_[&crop - crops_];
-            if (may_hold_nan(member)) outcome = check_finite(member, crop, x, segment.low, channels, stride);
-            if (outcome.status) continue;
-            if (!straight) render(crop, plan(crop), x, segment.low, count, stride, channels, out_);
+            Crop& crop = *segment.crops[i];
+            if (may_hold_nan(member)) tell(crop, check_finite(member, crop, x, segment.low, channels, stride));
+            if (crop.status) continue;
+            if (!straight) render(crop, x, segment.low, count, stride, channels, out_);
             fill_around(crop, channels, out_);
         }
         return {kOk, 0};
     }
 
-    const Plan* plan(const Crop& crop) const { return crop.plan < 0 ? nullptr : plans_ + crop.plan; }
-
     const Member* members_;
-    const Crop* crops_;
-    const Plan* plans_;
-    Outcome* outcomes_;
     Output out_;
 };
 
 // Crops of one member whose source ranges touch, as one segment. A segment grows beyond `longest`, where it leaves the
 // caches and keeps other threads from sharing a long file, only where that saves much decoding.
-std::vector<Segment> merge(const std::vector<const Crop*>& sorted, long long longest) {
+std::vector<Segment> merge(const std::vector<Crop*>& sorted, long long longest) {
     std::vector<Segment> segments;
-    for (const Crop* const& crop : sorted) {
+    for (Crop* const& crop : sorted) {
         Segment* last = segments.empty() ? nullptr : &segments.back();
         const bool touches = last && last->crops[0]->member == crop->member && crop->low <= last->high;
         const long long high = touches ? std::max(last->high, crop->high) : 0;
@@ -341,6 +331,14 @@ std::vector<Segment> merge(const std::vector<const Crop*>& sorted, long long lon
         }
     }
     return segments;
+}
+
+// About how long a segment takes, in nanoseconds: WAV is copied, in other formats every code is read.
+long long work_of(const Segment& segment, const Member* members) {
+    const Member& member = members[segment.crops[0]->member];
+    long long outputs = 0;
+    for (long long i = 0; i < segment.count; ++i) outputs += segment.crops[i]->count;
+    return (segment.high - segment.low) * member.channels * (member.format == kWav ? 1 : 3) + 2 * outputs;
 }
 
 // Fresh memory of a large batch costs more than decoding WAV into it, a fault each 4 KiB (0.11 ms for 236 KB of it on
@@ -361,7 +359,10 @@ void prefer_large_pages(float* y, long long count) {
 
 void fa_audio_probe(long long* members, long long count, long long threads) {
     Member* table = reinterpret_cast<Member*>(members);
-    fa::parallel_rows(count, threads, [&](long long i) { probe(table[i]); });
+    long long work = 0;
+    for (long long i = 0; i < count; ++i) work += probing_work(table[i]);
+    // Waking a team takes tens of microseconds: each thread must have more than that to do.
+    fa::parallel_rows(count, std::min(threads, work / 50'000), [&](long long i) { probe(table[i]); });
 }
 
 void fa_audio_release(long long* members, long long count) {
@@ -372,19 +373,27 @@ void fa_audio_release(long long* members, long long count) {
     }
 }
 
-void fa_audio_decode(const long long* members, const long long* crops, long long count, const long long* plans,
-                     long long* outcomes, float* y, long long rows, long long channels, long long length,
-                     long long longest, long long threads) {
-    const Crop* table = reinterpret_cast<const Crop*>(crops);
-    std::vector<const Crop*> sorted;
-    for (long long i = 0; i < count; ++i) sorted.push_back(table + i);
+void fa_audio_decode(const long long* members, const long long* wanted, long long count, long long rate,
+                     const long long* plans, long long plan_count, long long* outcomes, float* y, long long rows,
+                     long long channels, long long length, long long longest, long long threads) {
+    const Member* table = reinterpret_cast<const Member*>(members);
+    std::vector<Crop> crops = make_crops(table, {wanted, wanted + count, wanted + 2 * count, wanted + 3 * count, count},
+                                         reinterpret_cast<const Plan*>(plans), plan_count, rate, length, longest);
+    std::vector<Crop*> sorted;
+    sorted.reserve(crops.size());
+    for (Crop& crop : crops) sorted.push_back(&crop);
     std::sort(sorted.begin(), sorted.end(), [](const Crop* a, const Crop* b) {
         return a->member != b->member ? a->member < b->member : a->low != b->low ? a->low < b->low : a < b;
     });
-    const std::vector<Segment> segments = merge(sorted, longest);
-    const Batch batch(reinterpret_cast<const Member*>(members), table, reinterpret_cast<const Plan*>(plans),
-                      reinterpret_cast<Outcome*>(outcomes), {y, channels, length});
+    std::vector<Segment> segments = merge(sorted, longest);
+    // What takes longest first: the threads then end at about the same time.
+    std::stable_sort(segments.begin(), segments.end(),
+                     [&](const Segment& a, const Segment& b) { return work_of(a, table) > work_of(b, table); });
+    const Batch batch(table, {y, channels, length});
     prefer_large_pages(y, rows * channels * length);
     fa::parallel_rows(static_cast<long long>(segments.size()), threads,
                       [&](long long i) { batch.run(segments[static_cast<size_t>(i)]); });
+    for (auto crop = crops.rbegin(); crop != crops.rend(); ++crop) {  // of several pieces the first trouble is told
+        if (crop->status) outcomes[2 * crop->wanted] = crop->status, outcomes[2 * crop->wanted + 1] = crop->where;
+    }
 }

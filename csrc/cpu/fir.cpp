@@ -2,11 +2,11 @@
 #include <math.h>
 
 #include <algorithm>
-#include <mutex>
 #include <vector>
 
 #include "../fir_lanes.h"
 #include "api.h"
+#include "fft.h"
 #include "parallel.h"
 
 namespace {
@@ -71,18 +71,6 @@ struct Scratch {
 
 constexpr size_t kKept = size_t{8} << 20;  // bytes; a longer channel or filter gives its memory back
 
-const float* fft_table(int points) {
-    static std::once_flag made[kSizes];
-    static std::vector<float> tables[kSizes];
-    int size = 0;
-    while (kSmallest << size < points) ++size;
-    std::call_once(made[size], [&] {
-        tables[size].resize(static_cast<size_t>(fa_fft_table_size(points)));
-        fa_fft_fill_table(points, tables[size].data());
-    });
-    return tables[size].data();
-}
-
 // The cheapest way to filter `length` samples: sets points (0: direct form) and hop.
 void choose(FaFir& fir, long long length) {
     double best = kOutputCost + kTapCost * static_cast<double>(fir.half);
@@ -119,7 +107,7 @@ FaFir design(double cutoff, long long half, bool highpass, long long length, Scr
     scratch.silence.assign(points, 0.0f);
     scratch.spectrum.resize(points);
     fir.circular = scratch.circular.data(), fir.silence = scratch.silence.data();
-    fir.spectrum = scratch.spectrum.data(), fir.table = fft_table(fir.points);
+    fir.spectrum = scratch.spectrum.data(), fir.fft = &fa::fft_of(fir.points).fft;
     return fir;
 }
 

@@ -117,7 +117,7 @@ __attribute__((noinline, target("avx2,bmi,bmi2,lzcnt,movbe"))) int read_predicte
 }
 
 bool is_fast() {  // each processor with these has lzcnt and movbe
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+    return fa_vector_bits() >= 256 && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
 }
 #else
 template <class Predictor>
@@ -301,7 +301,8 @@ void emit(const FaFlacFrame& frame, int bits, const FlacScratch& scratch, long l
 
 unsigned flac_crc16(const uint8_t* bytes, long long size) {
 #if FA_CLMUL
-    static const bool folds = __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("ssse3");
+    static const bool folds =
+        fa_vector_bits() >= 256 && __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("ssse3");
     if (folds && size >= 128) return crc_by_folding(bytes, size);
 #endif
     return crc_by_tables(0, bytes, size);

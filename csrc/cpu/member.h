@@ -19,6 +19,7 @@ struct Member {
     long long end, origin;            // FLAC: data_end and origin of AudioInfo
     long long variant;                // WAVE: 1 extensible, 2 RF64 or BW64
     long long index;                  // MP3: Mp3Stream*, until fa_audio_release
+    long long silent;                 // MP3: `silent` of Mp3Stream
     const uint8_t* bytes() const { return reinterpret_cast<const uint8_t*>(address); }
     const Mp3Stream& mp3() const { return *reinterpret_cast<const Mp3Stream*>(index); }
 };

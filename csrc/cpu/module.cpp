@@ -2,12 +2,14 @@
 // Calls take plain ints and floats (0.2 us a call), check arity and types, and release the GIL.
 #include <Python.h>
 
+#include <functional>
 #include <limits>
 #include <new>
 #include <stdexcept>
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "api.h"
 #include "parallel.h"
@@ -81,12 +83,18 @@ bool without_gil(const char* function, Work&& work) {
     return kind == nullptr;
 }
 
-template <class Result, class... Args, size_t... Index>
-PyObject* call(const char* name, Result (*function)(Args...), PyObject* const* objects, std::index_sequence<Index...>) {
-    std::tuple<Args...> values{};
+template <class... Args, size_t... Index>
+bool convert_all(const char* name, PyObject* const* objects, std::tuple<Args...>& values,
+                 std::index_sequence<Index...>) {
     (void)objects;
-    if (!(convert(name, static_cast<Py_ssize_t>(Index), objects[Index], std::get<Index>(values)) && ...))
-        return nullptr;
+    return (convert(name, static_cast<Py_ssize_t>(Index), objects[Index], std::get<Index>(values)) && ...);
+}
+
+template <class Result, class... Args, size_t... Index>
+PyObject* call(const char* name, Result (*function)(Args...), PyObject* const* objects,
+               std::index_sequence<Index...> all) {
+    std::tuple<Args...> values{};
+    if (!convert_all(name, objects, values, all)) return nullptr;
     if constexpr (std::is_void_v<Result>) {
         if (!without_gil(name, [&] { function(std::get<Index>(values)...); })) return nullptr;
         Py_RETURN_NONE;
@@ -98,14 +106,47 @@ PyObject* call(const char* name, Result (*function)(Args...), PyObject* const* o
     }
 }
 
+bool check_count(const char* name, Py_ssize_t wanted, Py_ssize_t given) {
+    if (given != wanted) PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments, got %zd", name, wanted, given);
+    return given == wanted;
+}
+
 template <class Result, class... Args>
 PyObject* checked_call(const char* name, Result (*function)(Args...), PyObject* const* objects, Py_ssize_t given) {
-    constexpr Py_ssize_t wanted = sizeof...(Args);
-    if (given != wanted) {
-        PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments, got %zd", name, wanted, given);
-        return nullptr;
-    }
+    if (!check_count(name, sizeof...(Args), given)) return nullptr;
     return call(name, function, objects, std::index_sequence_for<Args...>{});
+}
+
+// A call that waits for run_rows: a capsule with the function and its arguments.
+using Step = std::function<void()>;
+constexpr char kStep[] = "fastaug._native.step";
+
+template <class... Args>
+PyObject* later(const char* name, void (*function)(Args...), PyObject* const* objects, Py_ssize_t given) {
+    std::tuple<Args...> values{};
+    if (!check_count(name, sizeof...(Args), given)) return nullptr;
+    if (!convert_all(name, objects, values, std::index_sequence_for<Args...>{})) return nullptr;
+    Step* step = new (std::nothrow) Step([function, values] { std::apply(function, values); });
+    if (!step) return PyErr_NoMemory();
+    PyObject* capsule = PyCapsule_New(
+        step, kStep, [](PyObject* made) { delete static_cast<Step*>(PyCapsule_GetPointer(made, kStep)); });
+    if (!capsule) delete step;
+    return capsule;
+}
+
+// run_rows(rows, threads, step, ...): each row through all steps, see rows_through.
+PyObject* run_rows(PyObject*, PyObject* const* objects, Py_ssize_t given) {
+    long long rows = 0, threads = 0;
+    if (given < 2) return check_count("run_rows", 2, given), nullptr;
+    if (!convert("run_rows", 0, objects[0], rows) || !convert("run_rows", 1, objects[1], threads)) return nullptr;
+    std::vector<std::reference_wrapper<const Step>> steps;
+    for (Py_ssize_t i = 2; i < given; ++i) {
+        const void* step = PyCapsule_GetPointer(objects[i], kStep);
+        if (!step) return nullptr;
+        steps.push_back(*static_cast<const Step*>(step));
+    }
+    if (!without_gil("run_rows", [&] { fa::rows_through(steps, rows, threads); })) return nullptr;
+    Py_RETURN_NONE;
 }
 
 using FastCall = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t);
@@ -120,6 +161,15 @@ PyCFunction as_method(FastCall function) {
      }),                                                                                       \
      METH_FASTCALL, nullptr}
 
+// An op on rows that may also wait, with others, until a row goes through all of them.
+#define FA_BIND_ROWS(name)                                                                                 \
+    FA_BIND(name), {                                                                                       \
+        #name "_later", as_method([](PyObject*, PyObject* const* objects, Py_ssize_t given) -> PyObject* { \
+            return later(#name, name, objects, given);                                                     \
+        }),                                                                                                \
+            METH_FASTCALL, nullptr                                                                         \
+    }
+
 // One line per function of api.h.
 // clang-format off
 PyMethodDef methods[] = {
@@ -129,16 +179,19 @@ PyMethodDef methods[] = {
     FA_BIND(fa_draw_integers),
     FA_BIND(fa_resample_table),
     FA_BIND(fa_resample),
+    FA_BIND(fa_fft_order),
     FA_BIND(fa_resample_blocks),
-    FA_BIND(fa_reverb),
+    FA_BIND_ROWS(fa_reverb),
     FA_BIND(fa_time_stretch),
-    FA_BIND(fa_pitch_shift),
-    FA_BIND(fa_windowed_sinc),
+    FA_BIND_ROWS(fa_pitch_shift),
+    FA_BIND_ROWS(fa_windowed_sinc),
     FA_BIND(fa_sos_filter),
     FA_BIND(fa_butterworth),
     FA_BIND(fa_biquads),
-    FA_BIND(fa_pointwise),
-    FA_BIND(fa_echo),
+    FA_BIND_ROWS(fa_pointwise),
+    FA_BIND_ROWS(fa_repeat),
+    FA_BIND_ROWS(fa_echo),
+    {"run_rows", as_method(run_rows), METH_FASTCALL, nullptr},
     FA_BIND(fa_flac_probe),
     FA_BIND(fa_flac_decode),
     FA_BIND(fa_audio_probe),

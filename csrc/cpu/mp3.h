@@ -27,6 +27,8 @@ struct Mp3Stream {
     long long skip = 0;       // decoded samples before the first one of the recording (encoder and decoder delay)
     long long total = 0;      // samples per channel, delay and padding trimmed
     long long announced = 0;  // the same by the tag, where there is one; with what follows a change of rate or channels
+    long long silent = 0;  // of `total`, at the beginning: frames without their bit reservoir, in a stream cut out of
+                           // a longer one
     int status = kOk;
     long long trouble = -1;  // byte offset of what `status` tells
 };

@@ -9,6 +9,8 @@ namespace fa {
 namespace {
 
 constexpr int kAgreeing = 2;           // headers that must follow one another before a sync word is believed
+constexpr int kUsualBytes = 128;       // of a frame, where the first one's tell nothing: room is made for as many
+constexpr long long kAhead = 12;       // frames: where a constant rate has a header that no cache holds yet
 constexpr int kLongestFree = 1 << 13;  // bytes of a frame of free format (640 kbit/s at 8 kHz is 5760)
 
 struct Span {
@@ -210,6 +212,7 @@ int mp3_scan(const uint8_t* data, long long size, Mp3Stream& s) {
     fa_mp3_header(data + at, s.header);
     const int first_bytes = frame_bytes(s.header, free_bytes);
     if (read_tag(span, at, s.header, first_bytes, s, tagged)) at += first_bytes;
+    s.frames.reserve(static_cast<size_t>((span.end - at) / std::max(first_bytes, kUsualBytes) + 2));
     while (at + 4 <= span.end) {
         FaMp3Header h;
         if (!header_at(span, at, h) || !same_stream(s.header, h)) {
@@ -224,6 +227,7 @@ int mp3_scan(const uint8_t* data, long long size, Mp3Stream& s) {
             continue;
         }
         const int bytes = frame_bytes(h, free_bytes), head = 4 + h.crc + h.side;
+        __builtin_prefetch(data + std::min(at + kAhead * bytes, span.end - 1));
         if (bytes < head) {
             flag(s, kCorrupt, at);
             at += 4;
@@ -243,6 +247,11 @@ int mp3_scan(const uint8_t* data, long long size, Mp3Stream& s) {
     // A stream that was cut ends with sound, not with padding.
     const bool whole = tagged < 0 || count >= tagged;
     s.total = std::max<long long>(0, count * s.header.samples - s.skip - (whole ? padding : 0));
+    long long cut = 0;
+    while (cut < count &&
+           s.frames[static_cast<size_t>(cut)].main_before < s.frames[static_cast<size_t>(cut)].main_begin)
+        ++cut;
+    s.silent = std::clamp(cut * s.header.samples - s.skip, 0ll, s.total);
     s.announced = tagged < 0 ? 0 : std::max<long long>(0, tagged * s.header.samples - s.skip - padding);
     if (changed > 0) s.announced = s.total + changed;
     return s.status;

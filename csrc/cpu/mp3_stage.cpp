@@ -1,4 +1,4 @@
-// MP3 crops for csrc/cuda/mp3.cu: the frames that each needs, their main data back to back, a descriptor for each
+// MP3 crops for csrc/cuda/mp3_*.cu: the frames that each needs, their main data back to back, a descriptor for each
 // granule and channel, and the order in which neighbouring threads have about as much to do.
 #include <string.h>
 

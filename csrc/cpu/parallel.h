@@ -51,10 +51,14 @@ void rows_on_std_threads(long long rows, int threads, FirstException& first, Bod
 
 }  // namespace detail
 
+// The only row that ops work on while this thread takes a row through several of them; else -1.
+inline thread_local long long only_row = -1;
+
 // Calls body(row) once for each row in [0, rows), on up to `threads` threads. The order and the thread of a row are
 // unspecified: a row's result must depend on that row alone.
 template <class Body>
 void parallel_rows(long long rows, long long threads, Body&& body) {
+    if (only_row >= 0) return body(only_row);
     const int team = static_cast<int>(threads < rows ? threads : rows);
     if (team <= 1) {
         for (long long row = 0; row < rows; ++row) body(row);
@@ -73,6 +77,19 @@ void parallel_rows(long long rows, long long threads, Body&& body) {
 #endif
     detail::rows_on_std_threads(rows, team, first, body);
     first.rethrow();
+}
+
+// Takes each row through all steps before its thread takes another one, so that it stays in that core's second cache:
+// step() calls an op, whose parallel_rows sees the one row.
+template <class Steps>
+void rows_through(const Steps& steps, long long rows, long long threads) {
+    parallel_rows(rows, threads, [&](long long row) {
+        struct Only {
+            explicit Only(long long row) { only_row = row; }
+            ~Only() { only_row = -1; }
+        } only(row);
+        for (const auto& step : steps) step();
+    });
 }
 
 }  // namespace fa

@@ -11,11 +11,16 @@ namespace {
 
 constexpr int64_t kPiece = 1 << 15;  // samples: half a megabyte read and written is worth a thread's while
 
-// Calls body(line, begin, end) for the pieces of `lines` lines of `length` samples.
+// Calls body(line, begin, end) for the pieces of `rows` times `channels` lines of `length` samples.
 template <class Body>
-void parallel_pieces(int64_t lines, int64_t length, long long threads, Body&& body) {
+void parallel_pieces(int64_t rows, int64_t channels, int64_t length, long long threads, Body&& body) {
+    if (fa::only_row >= 0) {
+        for (int64_t line = fa::only_row * channels; line < (fa::only_row + 1) * channels; ++line)
+            body(line, 0, length);
+        return;
+    }
     const int64_t pieces = (length + kPiece - 1) / kPiece;
-    fa::parallel_rows(lines * pieces, threads, [&](long long i) {
+    fa::parallel_rows(rows * channels * pieces, threads, [&](long long i) {
         const int64_t begin = i % pieces * kPiece;
         body(i / pieces, begin, fa_min(begin + kPiece, length));
     });
@@ -157,7 +162,7 @@ void fa_pointwise(const float* x, float* y, const long long* starts, const unsig
                   long long threads) {
     const FaLevel plain = {1.0f, fa_no_limit()};
     const int64_t n = channels * out_length;
-    const bool past = x != y && rows * n > kCached;
+    const bool past = x != y && fa::only_row < 0 && rows * n > kCached;
     const auto noise = [&](int64_t row, const float* from, float* to, FaLevel after) {
         const int64_t sound = valid ? fa_clamp<int64_t>(valid[row], 0, out_length) : out_length;
         FaSums sums = {0.0, 0.0};
@@ -181,7 +186,7 @@ void fa_pointwise(const float* x, float* y, const long long* starts, const unsig
             levels(in + sound, out + sound, out_length - sound, after, plain, false);
         }
     };
-    parallel_pieces(rows * channels, out_length, threads, [&](int64_t line, int64_t begin, int64_t end) {
+    parallel_pieces(rows, channels, out_length, threads, [&](int64_t line, int64_t begin, int64_t end) {
         const int64_t row = line / channels;
         const FaLevel before = fa_level_of_row({flip, factor, active, clip != 0}, row);
         const FaLevel after = fa_level_of_row({flip_after, factor_after, active_after, clip_after != 0}, row);
@@ -196,16 +201,23 @@ void fa_pointwise(const float* x, float* y, const long long* starts, const unsig
     });
 }
 
+void fa_repeat(const float* x, float* y, long long rows, long long given, long long size, long long threads) {
+    const bool past = fa::only_row < 0 && rows * size > kCached;
+    fa::parallel_rows(rows, threads, [&](long long row) {
+        (past ? stream_copy : copy)(x + row % given * size, y + row * size, size);
+    });
+}
+
 void fa_echo(const float* x, float* y, const long long* offset, const float* dry, const float* wet,
              const unsigned char* active, long long rows, long long channels, long long length, long long threads) {
     if (x == y) {
-        return fa::parallel_rows(rows * channels, threads, [&](long long line) {
-            const int64_t row = line / channels;
+        return fa::parallel_rows(rows, threads, [&](long long row) {
             if (active && !active[row]) return;
-            echo_in_place(y + line * length, length, fa_negative(offset[row]), dry[row], wet[row]);
+            for (int64_t line = row * channels; line < (row + 1) * channels; ++line)
+                echo_in_place(y + line * length, length, fa_negative(offset[row]), dry[row], wet[row]);
         });
     }
-    parallel_pieces(rows * channels, length, threads, [&](int64_t line, int64_t begin, int64_t end) {
+    parallel_pieces(rows, channels, length, threads, [&](int64_t line, int64_t begin, int64_t end) {
         const int64_t row = line / channels;
         const float* from = x + line * length;
         float* to = y + line * length;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "api.h"
+#include "fft.h"
 #include "parallel.h"
 
 namespace {
@@ -19,12 +20,6 @@ FA_BY_WIDTH(run_blocks,
             (const FaBlocks& blocks, const float* const* inputs, float* room, float* const* rows, float* sick),
             (blocks, inputs, room, rows, sick))
 
-FaFft read_fft(const long long*& shape, const float* twiddles) {
-    FaFft fft = {*shape++, static_cast<int>(*shape++), {}, twiddles};
-    for (int pass = 0; pass < fft.passes; ++pass) fft.radix[pass] = static_cast<int>(*shape++);
-    return fft;
-}
-
 // Grows to what a thread needs and stays: fresh pages for every task would cost as much as its FFTs.
 float* aligned_room(size_t floats) {
     thread_local std::vector<float> room;
@@ -37,31 +32,24 @@ float* aligned_room(size_t floats) {
 
 void fa_resample_blocks(const float* x, float* y, long long rows, long long stride, long long count, long long x_start,
                         long long start, long long length, long long up, long long down, const float* taps,
-                        long long half, int interpolated, const long long* shape, const float* forward_twiddles,
-                        const float* inverse_twiddles, const int* target, const int* sources, const float* factors,
+                        long long half, int interpolated, long long outputs_a_block, long long hop, long long lead,
+                        int forward_size, int inverse_size, const int* target, const int* sources, const float* factors,
                         long long threads) {
-    FaBlocks blocks = {};
-    blocks.outputs = *shape++;
-    blocks.hop = *shape++;
-    blocks.lead = *shape++;
-    blocks.forward = read_fft(shape, forward_twiddles);
-    blocks.inverse = read_fft(shape, inverse_twiddles);
-    blocks.target = target;
-    blocks.sources = sources;
-    blocks.factors = factors;
+    const FaFft &forward = fa::fft_of(forward_size).fft, &inverse = fa::fft_of(inverse_size).fft;
+    const FaBlocks blocks = {forward, inverse, outputs_a_block, hop, lead, target, sources, factors};
     const long long samples = 2 * blocks.forward.size, row_room = (blocks.outputs + 3) / 4 * 4;
     const long long first = start / blocks.outputs;
     const long long per_row = (start + length + blocks.outputs - 1) / blocks.outputs - first;
     const long long total = rows * per_row;
-    fa::parallel_rows((total + kFftLanes - 1) / kFftLanes, threads, [&](long long task) {
-        const long long work = (blocks.forward.size + blocks.inverse.size) * kFftComplex;
-        float* room = aligned_room(static_cast<size_t>(work + kFftLanes * (samples + row_room)));
-        float *edges = room + work, *results = edges + kFftLanes * samples;
-        const float* inputs[kFftLanes];
-        float *outputs[kFftLanes], sick[kFftLanes];
-        const int used = static_cast<int>(std::min<long long>(kFftLanes, total - task * kFftLanes));
-        for (int lane = 0; lane < kFftLanes; ++lane) {
-            const long long index = task * kFftLanes + (lane < used ? lane : 0);
+    fa::parallel_rows((total + kResampleLanes - 1) / kResampleLanes, threads, [&](long long task) {
+        const long long work = (blocks.forward.size + blocks.inverse.size) * 2 * kResampleLanes;
+        float* room = aligned_room(static_cast<size_t>(work + kResampleLanes * (samples + row_room)));
+        float *edges = room + work, *results = edges + kResampleLanes * samples;
+        const float* inputs[kResampleLanes];
+        float *outputs[kResampleLanes], sick[kResampleLanes];
+        const int used = static_cast<int>(std::min<long long>(kResampleLanes, total - task * kResampleLanes));
+        for (int lane = 0; lane < kResampleLanes; ++lane) {
+            const long long index = task * kResampleLanes + (lane < used ? lane : 0);
             const FaStretch source = {x + index / per_row * stride, x_start, count};
             const long long begin = (first + index % per_row) * blocks.hop - blocks.lead;
             inputs[lane] = lane < used ? fa_window(source, begin, samples, edges + lane * samples) : inputs[0];
@@ -69,7 +57,7 @@ void fa_resample_blocks(const float* x, float* y, long long rows, long long stri
         }
         run_blocks(blocks, inputs, room, outputs, sick);
         for (int lane = 0; lane < used; ++lane) {
-            const long long index = task * kFftLanes + lane, row = index / per_row;
+            const long long index = task * kResampleLanes + lane, row = index / per_row;
             const long long begin = (first + index % per_row) * blocks.outputs;
             const long long from = std::max(begin, start), to = std::min(begin + blocks.outputs, start + length);
             float* out = y + row * length + (from - start);

@@ -8,6 +8,8 @@
 
 namespace {
 
+constexpr long long kCached = 1 << 21;  // samples; a result of more is written past the caches
+
 struct Side {
     FaRings<kReverbCombs> combs;
     FaRings<kReverbAllpasses> allpasses;
@@ -24,6 +26,7 @@ struct Unit {
 
 struct Flags {
     int wet_only, clip;
+    bool past;  // outputs go past the caches
 };
 
 // What side `side` hears at [start, start + n). Before the beginning that is what heard holds at first, zeros.
@@ -35,14 +38,14 @@ FA_HD void hear(const Unit& unit, int side, float* FA_RESTRICT heard, long long 
     }
 }
 
-// Asks for the memory of the next block's input, and of this block's output: into the second cache, as the first one is
-// full of delay lines.
-FA_HD void fetch(const Unit& unit, long long start, int n) {
+// Asks for the memory of the next block's input, and of this block's output unless that goes past the caches: into the
+// second cache, as the first one is full of delay lines.
+FA_HD void fetch(const Unit& unit, long long start, int n, bool past) {
     for (int channel = 0; channel < unit.channels; ++channel) {
         const float *next = unit.in[channel] + start + n, *out = unit.out[channel] + start;
         for (int i = 0; i < n; i += kReverbLanes) {
             __builtin_prefetch(next + i, 0, 2);
-            __builtin_prefetch(out + i, 0, 2);
+            if (!past) __builtin_prefetch(out + i, 0, 2);
         }
     }
 }
@@ -58,6 +61,19 @@ FA_HD void mix(const Unit& unit, int channel, const float (*wet)[kReverbBlock], 
     }
 }
 
+// A copy past the caches. Rows of odd length start anywhere: what lies before and behind whole cache lines is stored.
+template <class Vector>
+FA_HD void stream(const float* from, float* to, int n) {
+    constexpr int kWidth = kReverbWidth<Vector>;
+    const int head = static_cast<int>((0 - reinterpret_cast<uintptr_t>(to)) % 64 / sizeof(float));
+    int i = std::min(head, n);
+    memcpy(to, from, sizeof(float) * static_cast<size_t>(i));
+    if constexpr (kWidth > 1) {  // a lane by itself has no such store
+        for (; i + kWidth <= n; i += kWidth) fa_stream(to + i, fa_load<Vector>(from + i));
+    }
+    memcpy(to + i, from + i, sizeof(float) * static_cast<size_t>(n - i));
+}
+
 template <class Vector, int kPhases>
 FA_HD void reverb_unit(const Unit& unit, Side* sides, const FaReverbCoefficients& c, long long length, Flags flags) {
     constexpr int kWhole = kReverbLanes * kPhases;
@@ -67,7 +83,7 @@ FA_HD void reverb_unit(const Unit& unit, Side* sides, const FaReverbCoefficients
     for (long long start = 0; start < length; start += kReverbBlock) {
         const int n = static_cast<int>(std::min<long long>(kReverbBlock, length - start));
         const int whole = (n + kWhole - 1) / kWhole * kWhole;
-        fetch(unit, start, n);
+        fetch(unit, start, n, flags.past);
         for (int s = 0; s < unit.sides; ++s) {
             if (s == 0 || heard_apart) hear(unit, s, heard, start - c.pre_delay, n, flags.clip);
             fa_reverb_combs(sides[s].combs, sides[s].carry, heard, wet[s], whole, damping);
@@ -76,8 +92,11 @@ FA_HD void reverb_unit(const Unit& unit, Side* sides, const FaReverbCoefficients
         for (int channel = 0; channel < unit.channels; ++channel) {
             const float* in = unit.in[channel] + start;
             float* out = unit.out[channel] + start;
-            if (n == whole) {
+            if (n == whole && !flags.past) {
                 mix<Vector>(unit, channel, wet, in, out, n, flags);
+            } else if (n == whole) {
+                mix<Vector>(unit, channel, wet, in, cut, n, flags);
+                stream<Vector>(cut, out, n);
             } else {
                 memcpy(cut, in, sizeof(float) * static_cast<size_t>(n));
                 mix<Vector>(unit, channel, wet, cut, cut, whole, flags);
@@ -85,6 +104,7 @@ FA_HD void reverb_unit(const Unit& unit, Side* sides, const FaReverbCoefficients
             }
         }
     }
+    if (flags.past) fa_streamed();
 }
 
 template <class Vector>
@@ -178,10 +198,12 @@ void reverb_row(const float* in, float* out, const float* p, long long channels,
 void fa_reverb(const float* x, float* y, const float* settings, const unsigned char* active, long long rows,
                long long channels, long long length, double rate, int wet_only, int clip, int adjoint,
                long long threads) {
+    const bool past = x != y && fa::only_row < 0 && rows * channels * length > kCached;
     fa::parallel_rows(rows, threads, [&](long long row) {
         const long long offset = row * channels * length;
         if (!active || active[row]) {
-            reverb_row(x + offset, y + offset, settings + 6 * row, channels, length, rate, {wet_only, clip}, adjoint);
+            reverb_row(x + offset, y + offset, settings + 6 * row, channels, length, rate, {wet_only, clip, past},
+                       adjoint);
         } else if (x != y) {
             std::copy(x + offset, x + offset + channels * length, y + offset);
         }

@@ -21,18 +21,32 @@ FA_CLONES double sum_of_line(const float* x, int64_t count) {
     return sum;
 }
 
-FA_CLONES void fill_line(float* y, int64_t count, float value) {
-    for (int64_t n = 0; n < count; ++n) y[n] = value;
+// Stretches of `count` numbers, one in each of `lines` lines of `stride`.
+FA_CLONES void fill_stretches(float* y, int64_t lines, int64_t stride, int64_t count, float value) {
+    for (; lines > 0; --lines, y += stride) {
+        for (int64_t n = 0; n < count; ++n) y[n] = value;
+    }
 }
 
-void mask_line(const float* x, float* y, int64_t frames, bool whole, const FaIntervals& time, int64_t row, float fill) {
-    if (whole) return fill_line(y, frames, fill);
-    if (x != y) memcpy(y, x, sizeof(float) * static_cast<size_t>(frames));
+// Mask m as [begin, begin + count) within an axis.
+struct Stretch {
+    int64_t begin, count;
+
+    Stretch(const FaIntervals& masks, int64_t m, int64_t size) : begin(fa_clamp<int64_t>(masks.start[m], 0, size)) {
+        const int64_t left = masks.start[m] - begin;  // negative where it begins before the axis
+        count = fa_clamp<int64_t>(masks.size[m] + left, 0, size - begin);
+    }
+};
+
+void mask_row(float* y, int64_t channels, int64_t bins, int64_t frames, const FaIntervals& freq,
+              const FaIntervals& time, int64_t row, float fill) {
+    for (int64_t m = row * freq.count; m < (row + 1) * freq.count; ++m) {
+        const Stretch mask(freq, m, bins);
+        fill_stretches(y + mask.begin * frames, channels, bins * frames, mask.count * frames, fill);
+    }
     for (int64_t m = row * time.count; m < (row + 1) * time.count; ++m) {
-        const int64_t begin = fa_clamp<int64_t>(time.start[m], 0, frames);
-        const int64_t left = time.start[m] - begin;  // negative where it begins before the first frame
-        const int64_t end = fa_clamp<int64_t>(time.size[m] + left, 0, frames - begin) + begin;
-        fill_line(y + begin, end - begin, fill);
+        const Stretch mask(time, m, frames);
+        if (mask.count) fill_stretches(y + mask.begin, channels * bins, frames, mask.count, fill);
     }
 }
 
@@ -89,10 +103,8 @@ void fa_spec_mask(const float* x, float* y, const long long* freq_start, const l
     fa::parallel_rows(rows, threads, [&](int64_t row) {
         const float* from = x + row * lines * frames;
         float* to = y + row * lines * frames;
-        if (active && !active[row]) {
-            if (x != y) memcpy(to, from, sizeof(float) * static_cast<size_t>(lines * frames));
-            return;
-        }
+        if (x != y) memcpy(to, from, sizeof(float) * static_cast<size_t>(lines * frames));
+        if (active && !active[row]) return;
         double value = fill;
         if (mean) {
             const int64_t sound = valid ? fa_clamp<int64_t>(valid[row], 0, frames) : frames;
@@ -100,9 +112,7 @@ void fa_spec_mask(const float* x, float* y, const long long* freq_start, const l
             for (int64_t line = 0; line < lines; ++line) value += sum_of_line(from + line * frames, sound);
             value /= static_cast<double>(fa_max<int64_t>(lines * sound, 1));
         }
-        for (int64_t line = 0; line < lines; ++line)
-            mask_line(from + line * frames, to + line * frames, frames, fa_covers(freq, row, line % bins), time, row,
-                      static_cast<float>(value));
+        mask_row(to, channels, bins, frames, freq, time, row, static_cast<float>(value));
     });
 }
 

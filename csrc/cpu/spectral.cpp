@@ -2,41 +2,16 @@
 #include <math.h>
 
 #include <algorithm>
-#include <mutex>
 #include <vector>
 
 #include "../spectral_lanes.h"
 #include "api.h"
+#include "fft.h"
 #include "parallel.h"
 
 namespace {
 
-constexpr int kSmallest = 128, kSizes = 8;  // n_fft of 128 to 16384
 constexpr int kLanes = 16;
-
-struct Tables {
-    std::vector<float> table, turns;
-    std::vector<int32_t> position;
-};
-
-const Tables& tables_of(int n_fft) {
-    static std::once_flag made[kSizes];
-    static Tables all[kSizes];
-    int size = 0;
-    while (kSmallest << size < n_fft) ++size;
-    Tables& tables = all[size];
-    std::call_once(made[size], [&] {
-        const int half = n_fft / 2;
-        tables.table.resize(static_cast<size_t>(fa_fft_table_size(half)));
-        fa_fft_fill_table(half, tables.table.data());
-        for (int k = 0; k <= half / 2; ++k) {
-            tables.turns.push_back(static_cast<float>(sin(2.0 * FA_PI * k / n_fft)));
-            tables.turns.push_back(static_cast<float>(cos(2.0 * FA_PI * k / n_fft)));
-        }
-        for (int k = 0; k < half; ++k) tables.position.push_back(fa_fft_position(k, half));
-    });
-    return tables;
-}
 
 template <class Piece>
 FA_HD void run_tile_lanes(const FaSpectral& s, const float* x, void* y, bool narrow, long long begin, long long end,
@@ -89,21 +64,21 @@ FA_CLONES void settle(float* y, long long count, double top_db, bool normalise) 
 void fa_spectral(const float* x, void* y, int narrow, const float* window, const float* weights, const int* first,
                  const int* begin, long long bands, long long rows, long long length, long long frames, long long hop,
                  long long lead, long long width, long long n_fft, int reflect, double gain, double offset,
-                 double floor, double scale, int logarithm, int magnitude, long long threads) {
-    const Tables& tables = tables_of(static_cast<int>(n_fft));
+                 double floor, double scale, double shift, int logarithm, int magnitude, long long threads) {
+    const fa::Fft& fft = fa::fft_of(static_cast<int>(n_fft / 2));
     FaSpectral s = {};
     s.frames = {length, frames, hop, lead, static_cast<int>(width), static_cast<int>(n_fft), reflect};
     s.level = {static_cast<float>(gain),
                static_cast<float>(offset),
                static_cast<float>(floor),
                static_cast<float>(scale),
+               static_cast<float>(shift),
                logarithm,
                magnitude};
     s.bank = {weights, first, begin, bands};
-    s.window = window, s.table = tables.table.data();
-    s.turns = tables.turns.data(), s.position = tables.position.data();
+    s.window = window, s.fft = &fft.fft, s.turns = fft.turns.data(), s.position = fft.position.data();
     const long long total = rows * frames, tiles = (total + kLanes - 1) / kLanes;
-    const size_t floats = static_cast<size_t>(kLanes * (n_fft + n_fft / 2 + 1 + width + 4));
+    const size_t floats = static_cast<size_t>(kLanes * (n_fft + n_fft / 2 + 4 + width + 4));
     fa::parallel_rows(tiles, threads, [&](long long tile) {
         const long long start = tile * kLanes;
         run_tile(s, x, y, narrow != 0, start, std::min(start + kLanes, total), aligned_room(floats));

@@ -32,7 +32,8 @@ extern "C" __global__ void fa_spec_mean_kernel(const float* x, float* means, con
     }
 }
 
-// y = x, but `fill`, or the row's mean, where a bin or a frame is covered. x, y: (rows, channels, bins, frames).
+// y = x, but `fill`, or the row's mean, where a bin or a frame is covered. x, y: (rows, channels, bins, frames); where
+// they are one, only what is covered is touched.
 // freq_start, freq_size: (rows, freq_count), time likewise. means: (rows,) or null. active: (rows,) or null.
 // Grid: rows * ceil(channels * bins * frames / 4096) blocks of 256 threads.
 extern "C" __global__ void fa_spec_mask_kernel(const float* x, float* y, const long long* freq_start,
@@ -48,7 +49,7 @@ extern "C" __global__ void fa_spec_mask_kernel(const float* x, float* y, const l
     const float value = means == nullptr || !on ? static_cast<float>(fill) : FA_LD(means + row);
     for (long long i = begin + threadIdx.x; i < end; i += kThreads) {
         const bool covered = on && (fa_covers(freq, row, i / frames % bins) || fa_covers(time, row, i % frames));
-        FA_ST(y + row * size + i, covered ? value : FA_LD(x + row * size + i));
+        if (covered || x != y) FA_ST(y + row * size + i, covered ? value : FA_LD(x + row * size + i));
     }
 }
 

@@ -41,7 +41,8 @@ def decode(
     layers I and II among it, goes through libsndfile, member by member, on as many threads.
 
     Sample 0 of an MP3 is the recording's: delay and padding that a LAME or FFmpeg tag tells are cut off, without a tag
-    nothing is. A stream cut from a longer one keeps its timeline; frames whose bit reservoir was cut off are silent.
+    nothing is. A stream cut from a longer one keeps its timeline; frames whose bit reservoir was cut off are silent
+    (`fastaug.info` tells how many samples these are).
 
     Args:
         encoded: B members of mixed codecs and rates: bytes, memoryviews, uint8 arrays or tensors (read in place), or
@@ -196,6 +197,8 @@ class _Batch:
                 return error
 
         found: dict[tuple[int, int], Tensor] = {}
+        if not members:
+            return found
         with ThreadPoolExecutor(self.threads) as pool:
             for b, crops in zip(members, pool.map(one, members), strict=True):
                 if isinstance(crops, DecodeError):

@@ -56,6 +56,10 @@ def decode_on_device(
 class DeviceBatch:
     """A batch that is being decoded: all work for the device is queued when the constructor returns.
 
+    Args:
+        samples: the tensor to decode into, of that shape, on that device: rows that ``wanted`` does not name keep what
+            they hold. None makes one.
+
     Attributes:
         samples: float32 (rows, C, T) on the device. Rows that the device refuses are wrong until `finish`.
         plan: where things lie in the bytes that went to the device.
@@ -69,6 +73,7 @@ class DeviceBatch:
         shape: tuple[int, int, int],
         device: torch.device | str,
         threads: int,
+        samples: Tensor | None = None,
     ) -> None:
         self._members, self._wanted, self._rate, self._threads = members, wanted, sample_rate, threads
         self._failed: dict[int, tuple[Status, int]] = {}
@@ -76,8 +81,13 @@ class DeviceBatch:
         rates, here = self._able(shape[2])
         chosen = [(rate, here & (rates == rate)) for rate in np.unique(rates[here]).tolist()]
         groups = [rows_of(members, wanted.where(mine), rate, sample_rate or rate) for rate, mine in chosen]
-        covered = all(group.converted or group.whole(shape[2]) for group in groups)
-        self.samples = _fresh(shape, covered, staging.device)
+        short = [group.rows[group.count < shape[2]] for group in groups if not group.converted]
+        if samples is None:
+            self.samples = _fresh(shape, not any(map(len, short)), staging.device)
+        else:
+            self.samples = samples
+            for rows in filter(len, short):
+                samples.index_fill_(0, torch.from_numpy(np.ascontiguousarray(rows)).to(samples.device), 0.0)
         self._status = torch.zeros(shape[0], dtype=torch.int32, device=staging.device)
         refused: Ints = np.zeros(0, np.int64)
         if groups:

@@ -1,4 +1,4 @@
-"""MP3 on a CUDA device: the host finds frames and copies main data back to back, csrc/cuda/mp3.cu does the rest."""
+"""MP3 on a CUDA device: the host finds frames and copies main data back to back, csrc/cuda/mp3_*.cu do the rest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PIECE_FIELDS = (
 _PIECE = np.dtype([(name, np.int64) for name in _PIECE_FIELDS])
 _CROP_WORDS = 9
 _ROW_WORDS = 304  # kMp3RowWords
-_RUN, _THREADS = 6, 256  # kRun and kThreads of csrc/cuda/mp3.cu
+_RUN, _THREADS = 6, 256  # kRun of csrc/cuda/mp3_block.h; kThreads
 _MOST_UNITS = 1 << 18  # of one launch: 304 MiB of decoded lines; a batch of long files takes several
 _MOST_BYTES = 1 << 28  # likewise: bits are counted in 32 bits
 _MOST_CROPS = 1 << 15  # likewise: a grid has at most 65535 in its second dimension
@@ -104,10 +104,10 @@ def launch_mp3(part: Part, staged: Tensor, samples: Tensor, other: Tensor | None
     counts = torch.empty(part.units, dtype=torch.int32, device=samples.device)
     rows = torch.empty(part.units * _ROW_WORDS, dtype=torch.int32, device=samples.device)
     to_lines = (tables, main, described, order, counts, rows, part.total, main.numel() // 4)
-    launch("mp3.cu", "fa_mp3_lines_kernel", (-(-part.total // _THREADS),), (_THREADS,), to_lines)
+    launch("mp3_lines.cu", "fa_mp3_lines_kernel", (-(-part.total // _THREADS),), (_THREADS,), to_lines)
     grid = (-(-part.granules // _RUN), part.crops, samples.shape[1])
     to_samples = (tables, described, counts, rows, crops, samples, other, status, samples.shape[1])
-    launch("mp3.cu", "fa_mp3_samples_kernel", grid, (_THREADS,), to_samples)
+    launch("mp3_samples.cu", "fa_mp3_samples_kernel", grid, (_THREADS,), to_samples)
 
 
 @functools.cache

@@ -131,8 +131,12 @@ def make_plan(
     places = [group.places().ravel() for group in groups if group.converted]
     behind = np.concatenate([np.zeros(0, np.int64), *places])
     numbers = 6 * clips + 7 * lanes + 3 * count + planes
-    tables, audio = staging.reserve(8 * (numbers + len(behind))), staging.reserve(audio_bytes)
-    view = staging.view()
+    try:
+        tables, audio = staging.reserve(8 * (numbers + len(behind))), staging.reserve(audio_bytes)
+        view = staging.view()
+    except BaseException:
+        native.fa_stage_fill(handle, None, 0, None, threads)  # gives the handle up, and does nothing else
+        raise
     native.fa_stage_fill(handle, view.ctypes.data + audio, audio, view.ctypes.data + tables, threads)
     host = view[tables : tables + 8 * (numbers + len(behind))].view(np.int64)
     host[numbers:] = behind

@@ -19,12 +19,15 @@ class Info:
     Attributes:
         sample_rate: Hz. frames: samples per channel, encoder delay and padding removed. channels: count.
         format: container and encoding in libsndfile's words, e.g. "MP3/MPEG_LAYER_III".
+        silent: samples at the beginning that are zeros because their frames cannot be decoded: an MP3 cut out of a
+            longer stream lacks the bit reservoir of its first frames. They count in ``frames``.
     """
 
     sample_rate: int
     frames: int
     channels: int
     format: str
+    silent: int = 0
 
     @property
     def duration_seconds(self) -> float:

@@ -20,27 +20,24 @@ from fastaug.codecs.info import Info
 from fastaug.codecs.status import DecodeError, Status
 from fastaug.ops import _library
 from fastaug.ops import resample as _resample
-from fastaug.ops.resample import output_length, source_range
+from fastaug.ops.resample import output_length
 
 __all__ = ["Encoded", "Ints", "Members", "NativeAudio", "Wanted", "decode_into", "map_file"]
 
 Ints = npt.NDArray[np.int64]
 Encoded = bytes | bytearray | memoryview | mmap.mmap | npt.NDArray[np.uint8] | Tensor | str | Path
 
-# Structs of csrc/cpu/decode.cpp: fields of int64, in its order.
+# Struct Member of csrc/cpu/member.h: fields of int64, in its order.
 _MEMBER_FIELDS = (
     "address", "size", "format", "status", "where", "rate", "channels", "bits", "frames",
-    "present", "cut", "kind", "block", "data", "end", "origin", "variant", "index",
+    "present", "cut", "kind", "block", "data", "end", "origin", "variant", "index", "silent",
 )  # fmt: skip
 _MEMBER = np.dtype([(name, np.int64) for name in _MEMBER_FIELDS])
-_CROP_FIELDS = ("member", "row", "plan", "at", "first", "count", "low", "high", "before", "after")
-_CROP = np.dtype([(name, np.int64) for name in _CROP_FIELDS])
 WAV, FLAC, MP3 = 1, 2, 4  #: AudioFormat of csrc/codecs/probe.h
 
 # A crop is decoded in pieces of about so many source samples: 1 MiB of floats, which stay in the cache of a core, and
 # several threads can share one long file.
 _PIECE = 1 << 18
-_FAR = 1 << 60  # a start or length beyond is as good as this one
 
 _WAV_NAMES = ("WAV", "WAVEX", "RF64")
 _WAV_KINDS = {1: "PCM_U8", 2: "PCM_16", 3: "PCM_24", 4: "PCM_32", 5: "FLOAT", 6: "DOUBLE"}
@@ -85,8 +82,7 @@ class Members:
         self.table = np.zeros(len(encoded), _MEMBER)
         self.table["address"] = [item.__array_interface__["data"][0] for item in self._bytes]
         self.table["size"] = [item.size for item in self._bytes]
-        # A member takes microseconds, waking a team takes tens of them.
-        _library.native().fa_audio_probe(self.table.ctypes.data, len(encoded), min(threads, len(encoded) // 16))
+        _library.native().fa_audio_probe(self.table.ctypes.data, len(encoded), threads)
         if self.table["index"].any():
             weakref.finalize(self, _release, self.table)
 
@@ -105,7 +101,7 @@ class Members:
             kind = "MP3/MPEG_LAYER_III"
         else:
             kind = "FLAC/PCM_S8" if row["bits"] == 8 else f"FLAC/PCM_{row['bits']}"
-        return Info(int(row["rate"]), int(row["frames"]), int(row["channels"]), kind)
+        return Info(int(row["rate"]), int(row["frames"]), int(row["channels"]), kind, int(row["silent"]))
 
     def error(self, i: int, status: Status, where: int) -> DecodeError:
         """What went wrong with member ``i``, in words."""
@@ -177,11 +173,11 @@ def map_file(path: str | Path) -> npt.NDArray[np.uint8]:
 
 @lru_cache(maxsize=64)
 def _plan(from_rate: int, to_rate: int) -> tuple[tuple[int, ...], Any]:
-    """The fields of a Plan of csrc/cpu/decode.cpp, and what keeps their tables in memory."""
+    """The fields of a Plan of csrc/cpu/crops.h, and what keeps their tables in memory."""
     up, down = _resample.reduced(from_rate, to_rate)
     plan, grid = _resample._plan(up, down, "high"), _resample.blocks(up, down, "high")
-    addresses = grid.addresses if grid else (0,) * 6
-    return (up, down, plan.taps.data_ptr(), plan.half, int(plan.interpolated), *addresses), (plan, grid)
+    blocks = grid.arguments if grid else (0,) * 8
+    return (from_rate, up, down, plan.taps.data_ptr(), plan.half, int(plan.interpolated), *blocks), (plan, grid)
 
 
 def decode_into(
@@ -198,64 +194,23 @@ def decode_into(
         Row → status and byte offset for each row that failed; what it holds is not specified.
     """
     rows, channels, width = samples.shape
-    if not len(wanted.rows) or not width:
+    count = len(wanted.rows)
+    if not count or not width:
         return {}
-    plans: list[tuple[tuple[int, ...], Any]] = []
-    parts = []
-    rates = members.table["rate"][wanted.members]
-    for rate in np.unique(rates).tolist():
-        index = -1
-        if sample_rate not in (None, rate):
-            index = len(plans)
-            plans.append(_plan(rate, int(sample_rate or 0)))
-        parts.append(_crops(members, wanted.where(rates == rate), rate, sample_rate or rate, index, width))
-    table = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    table = np.empty((4, count), np.int64)
+    table[0], table[1], table[2], table[3] = wanted.members, wanted.rows, wanted.starts, wanted.lengths
+    plans = []
+    if sample_rate is not None:
+        rates = set(members.table["rate"][table[0]].tolist()) - {sample_rate}
+        plans = [_plan(rate, sample_rate) for rate in sorted(rates)]
     filters = np.array([fields for fields, _ in plans], np.int64)
-    outcomes = np.zeros((len(table), 2), np.int64)
+    outcomes = np.zeros((count, 2), np.int64)
     _library.native().fa_audio_decode(
-        members.table.ctypes.data, table.ctypes.data, len(table), filters.ctypes.data, outcomes.ctypes.data,
-        samples.data_ptr(), rows, channels, width, _PIECE, threads,
+        members.table.ctypes.data, table.ctypes.data, count, sample_rate or 0, filters.ctypes.data, len(plans),
+        outcomes.ctypes.data, samples.data_ptr(), rows, channels, width, _PIECE, threads,
     )  # fmt: skip
-    failed: dict[int, tuple[Status, int]] = {}
-    for i in np.flatnonzero(outcomes[:, 0]).tolist():  # pieces of a crop are in order: the first trouble is told
-        row = int(table["row"][i])
-        failed.setdefault(row, (Status(int(outcomes[i, 0])), int(outcomes[i, 1])))
-    return failed
-
-
-def _crops(members: Members, wanted: Wanted, rate: int, out_rate: int, plan: int, width: int) -> npt.NDArray[np.void]:
-    """Structs Crop of csrc/cpu/decode.cpp for members of one rate; a long crop becomes several."""
-    frames = members.table["frames"][wanted.members]
-    total = -(-frames * out_rate // rate)  # output_length
-    start = np.clip(wanted.starts, -_FAR, _FAR)
-    stop = np.where(wanted.lengths < 0, total, start + np.minimum(wanted.lengths, _FAR))
-    first, last = np.maximum(start, 0), np.minimum(stop, total)
-    inside = first < last
-    table = np.zeros(len(frames), _CROP)
-    table["member"], table["row"], table["plan"] = wanted.members, wanted.rows, plan
-    table["at"] = table["before"] = np.where(inside, first - start, 0)
-    table["first"], table["count"] = first, np.where(inside, last - first, 0)
-    ranges = [source_range(rate, out_rate, f, n) for f, n in zip(first.tolist(), table["count"].tolist(), strict=True)]
-    low, high = np.array(ranges, np.int64).T
-    table["low"], table["high"] = np.maximum(low, 0), np.minimum(high, frames)
-    table["after"] = width - table["at"] - table["count"]
-    if (table["high"] - table["low"] < 3 * _PIECE).all():
-        return table
-    return np.concatenate([_pieces(crop, rate, out_rate) for crop in table])
-
-
-def _pieces(crop: np.void, rate: int, out_rate: int) -> npt.NDArray[np.void]:
-    """A long crop as several that share its row. Their edges lie on a grid of the file, the same for all crops."""
-    first, last, size = int(crop["first"]), int(crop["first"] + crop["count"]), max(_PIECE * out_rate // rate, 1)
-    edges = np.array([first, *range((first // size + 2) * size, last - size, size), last])
-    table = np.full(len(edges) - 1, crop, _CROP)
-    table["first"], table["count"] = edges[:-1], np.diff(edges)
-    table["at"] += edges[:-1] - first
-    table["before"][1:] = table["after"][:-1] = 0
-    for piece in table:
-        low, high = source_range(rate, out_rate, int(piece["first"]), int(piece["count"]))
-        piece["low"], piece["high"] = max(low, 0), min(high, int(crop["high"]))
-    return table
+    failed = np.flatnonzero(outcomes[:, 0])
+    return {int(table[1, i]): (Status(int(outcomes[i, 0])), int(outcomes[i, 1])) for i in failed}
 
 
 class NativeAudio:

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fastaug.checks import raise_if_ours
+from fastaug.codecs.device import DeviceBatch
 from fastaug.codecs.native import Encoded, Ints, Members, NativeAudio, Wanted, decode_into, map_file
 from fastaug.codecs.sndfile import SndfileAudio, open_sndfile
 from fastaug.codecs.status import DecodeError, Status
@@ -63,10 +65,12 @@ class OpenBatch:
         channels: 1 mixes down, None keeps, another number keeps members that have it and repeats mono.
         whole: members are wanted to their ends, so a header may not announce more than there is.
         threads: at most so many for the native decoders.
+        device: whose kernels decode what they can (`fastaug.codecs.device`); None for the CPU.
 
     Attributes:
         totals: int64 (n,), length of each member at the output rate; 0 where it cannot be had.
         channels: int64 (n,), channels that its crops have; 0 where it cannot be had.
+        device: as given.
         errors: member → why it cannot be had or, after `read`, why a crop of it cannot.
     """
 
@@ -78,8 +82,10 @@ class OpenBatch:
         channels: int | None,
         whole: bool = False,
         threads: int = 1,
+        device: torch.device | None = None,
     ) -> None:
         self._rate, self._channels, self._whole, self._threads = sample_rate, channels, whole, threads
+        self.device = device
         self._encoded, self._stack = encoded, contextlib.ExitStack()
         self._others: dict[int, SndfileAudio] = {}
         self.errors: dict[int, DecodeError] = {}
@@ -115,24 +121,40 @@ class OpenBatch:
 
         Args:
             wanted: crops of members without errors; no row twice.
-            samples: float32 (rows, C, T), contiguous, on the CPU. The named rows are written, all of each.
+            samples: float32 (rows, C, T), contiguous, where they are decoded. The named rows are written, all of each;
+                on a CUDA device by work that is queued on the current stream.
         """
         native = ~np.isin(wanted.members, list(self._others)) if self._others else np.ones(len(wanted.rows), bool)
         ours = wanted.where(native)
-        failed = decode_into(self._members, ours, self._rate, samples, self._threads)
+        if self.device is None:
+            failed = decode_into(self._members, ours, self._rate, samples, self._threads)
+        else:
+            shape = (samples.shape[0], samples.shape[1], samples.shape[2])
+            failed = DeviceBatch(self._members, ours, self._rate, shape, self.device, self._threads, samples).finish()
         for row, (status, where) in failed.items():
             i = int(ours.members[np.flatnonzero(ours.rows == row)[0]])
             self.fail(i, self._members.error(i, status, where))
-        for k in np.flatnonzero(~native).tolist():
-            i, start, length = int(wanted.members[k]), int(wanted.starts[k]), int(wanted.lengths[k])
+        if not native.all():
+            self._read_others(wanted.where(~native), samples)
+
+    def _read_others(self, wanted: Wanted, samples: Tensor) -> None:
+        """Crops of members that no native decoder takes: they are decoded here, wherever the samples are."""
+        here, places = samples, wanted.rows
+        if self.device is not None:
+            shape = (len(wanted.rows), *samples.shape[1:])
+            here, places = torch.zeros(shape, pin_memory=samples.is_cuda), np.arange(len(wanted.rows))
+        columns = (wanted.members, wanted.starts, wanted.lengths, places)
+        for i, start, length, place in zip(*(column.tolist() for column in columns), strict=True):
+            span = length if length >= 0 else max(int(self.totals[i]) - start, 0)
             try:
-                span = length if length >= 0 else max(int(self.totals[i]) - start, 0)
                 crop = self._others[i].read(start, span, self._rate, self._channels)
             except DecodeError as error:
                 self.fail(i, error)
                 continue
-            row_samples = samples[int(wanted.rows[k])]
-            row_samples[:, :span], row_samples[:, span:] = crop, 0.0
+            here[place, :, :span], here[place, :, span:] = crop, 0.0
+        if here is not samples:
+            rows = torch.from_numpy(np.ascontiguousarray(wanted.rows)).to(samples.device)
+            samples.index_copy_(0, rows, here.to(samples.device, non_blocking=True))
 
     def _content(self, i: int, item: Encoded) -> Encoded:
         """What member ``i`` is decoded from: a path is mapped into memory, if it can be."""

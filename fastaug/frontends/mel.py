@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -124,20 +124,25 @@ class LogMel(MelSpectrogram):
 
     def forward(self, samples: Tensor, sample_rate: int | None = None) -> Tensor:
         channels = samples.shape[-2] if isinstance(samples, Tensor) and samples.dim() > 1 else 1
-        values = self._banded(samples, sample_rate, self._level(channels))
-        if not isinstance(self.normalise, tuple):
-            return values
-        mean, deviation = self.normalise
-        return (values - mean) / deviation
+        return self._banded(samples, sample_rate, self._level(channels))
 
     def _level(self, channels: int) -> Level:
+        """A data set's mean and deviation are part of the curve: they cost nothing, and are in before any rounding."""
+        level = self._logarithm(channels)
+        if not isinstance(self.normalise, tuple):
+            return level
+        mean, deviation = self.normalise
+        top_db = None if level.top_db is None else level.top_db / deviation
+        return replace(level, scale=level.scale / deviation, shift=-mean / deviation, top_db=top_db)
+
+    def _logarithm(self, channels: int) -> Level:
         magnitude, own = self.power == 1.0, self.normalise == "clip"
         if self.log == "db":
             scale, floor = (20.0 if magnitude else 10.0) / math.log(10.0), self.floor or 1e-10
-            return Level(True, 1.0, 0.0, floor, scale, magnitude, channels, self.top_db, own)
+            return Level(True, 1.0, 0.0, floor, scale, 0.0, magnitude, channels, self.top_db, own)
         if self.log == "log1p":
-            return Level(True, self.gain, 1.0, self.floor or 1.0, 1.0, magnitude, channels, None, own)
-        return Level(True, 1.0, self.offset, self.floor or 1e-30, 1.0, magnitude, channels, None, own)
+            return Level(True, self.gain, 1.0, self.floor or 1.0, 1.0, 0.0, magnitude, channels, None, own)
+        return Level(True, 1.0, self.offset, self.floor or 1e-30, 1.0, 0.0, magnitude, channels, None, own)
 
 
 @dataclass(eq=False)

@@ -79,8 +79,8 @@ class Spectrogram(Framed):
     """Power |X|² (or magnitude) of short-time spectra, unscaled.
 
     Args:
-        n_fft: transform length in samples. Powers of two from 128 to 16384 have kernels of their own, others go through
-            torch.
+        n_fft: transform length in samples. Even ones from 32 to 16384 (4096 on CUDA) without prime factors above 7
+            have kernels of their own, others go through torch.
         hop_length: samples between frames.
         win_length: length of the periodic Hann window, in the middle of n_fft samples; None is n_fft.
         center: frame i is around sample i · hop_length, so that N = 1 + T // hop_length (for an even n_fft). Else it

@@ -107,8 +107,8 @@ def active_rows(active: Tensor | None, x: Tensor) -> Tensor | None:
     return (active if active.device == x.device else active.to(x.device, non_blocking=True)).contiguous()
 
 
-def direct(*tensors: Tensor | None) -> bool:
-    """True if an op may skip the dispatcher: plain CPU tensors, eager mode, no gradient to record.
+def direct(*tensors: Tensor | None, cuda: bool = False) -> bool:
+    """True if an op may skip the dispatcher: plain CPU (or CUDA) tensors, eager mode, no gradient to record.
 
     The dispatcher costs 4 us a call, 11 us with autograd registered, against 0.2 us for the native call.
 
@@ -125,7 +125,8 @@ def direct(*tensors: Tensor | None) -> bool:
     for t in tensors:
         if t is None:
             continue
-        if type(t) not in (Tensor, torch.nn.Parameter) or not t.is_cpu or (recording and t.requires_grad):
+        here = t.is_cuda if cuda else t.is_cpu
+        if type(t) not in (Tensor, torch.nn.Parameter) or not here or (recording and t.requires_grad):
             return False
     return True
 

@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fastaug.ops import _fft as fft
+
 __all__ = [
     "CUBICS",
     "DENSITY",
@@ -29,7 +31,6 @@ DENSITY = 128
 CUBICS = 16  #: kResampleCubics of csrc/cuda/resample.cu
 #: The largest complex FFT of a block: two of them, in sixteen lanes, fill the second cache.
 _LARGEST_FFT = 2560
-_RADICES = (7, 5, 3)
 
 
 @dataclass(frozen=True)
@@ -97,23 +98,22 @@ def cubics(quality: str) -> Tensor:
 @dataclass(frozen=True)
 class Blocks:
     """A conversion by blocks, see csrc/resample_fft.h: block b gives the outputs [b, b + 1) * ``outputs`` from
-    ``samples`` source samples from b * ``hop`` - ``lead`` on."""
+    ``samples`` source samples from b * ``hop`` - ``lead`` on; its inverse FFT has ``results`` of them."""
 
     outputs: int
     hop: int
     lead: int
     samples: int
-    shape: Tensor
-    forward_twiddles: Tensor
-    inverse_twiddles: Tensor
+    results: int
     target: Tensor
     sources: Tensor
     factors: Tensor
 
     @property
-    def addresses(self) -> tuple[int, ...]:
-        tables = (self.shape, self.forward_twiddles, self.inverse_twiddles, self.target, self.sources, self.factors)
-        return tuple(table.data_ptr() for table in tables)
+    def arguments(self) -> tuple[int, ...]:
+        """Those of fa_resample_blocks from the number of outputs to the factors."""
+        tables = (self.target.data_ptr(), self.sources.data_ptr(), self.factors.data_ptr())
+        return (self.outputs, self.hop, self.lead, self.samples // 2, self.results // 2, *tables)
 
 
 @lru_cache(maxsize=64)
@@ -140,56 +140,15 @@ def blocks(up: int, down: int, quality: str) -> Blocks | None:
 
 def _work(size: int) -> float:
     """Vector additions of a complex FFT, which are what it waits for; infinite if it has other prime factors."""
-    radices = _factors(size)
-    if radices is None:
+    radices = fft.radices(size)
+    if not radices:
         return math.inf
     each = {2: 2.0, 3: 4.5, 4: 4.0, 5: 8.0, 7: 13.0, 8: 6.5}
     return size * sum(each[radix] + 2.0 for radix in radices)
 
 
-def _factors(size: int) -> list[int] | None:
-    """Radices of the passes, or None."""
-    found = []
-    for radix in _RADICES:
-        while size % radix == 0:
-            found.append(radix)
-            size //= radix
-    twos = size.bit_length() - 1
-    if size != 1 << twos:
-        return None
-    eights, rest = divmod(twos, 3)
-    if rest == 1:
-        last = [4, 4] if eights else [2]
-        eights -= 1 if eights else 0
-    else:
-        last = [4] if rest else []
-    return [8] * eights + last + found
-
-
-def _twiddles(radices: list[int]) -> Tensor:
-    """For every pass (length / radix, radix - 1) powers of exp(-2 pi i / length)."""
-    length, parts = math.prod(radices), []
-    for radix in radices:
-        turns = np.outer(np.arange(length // radix), np.arange(1, radix)) / length
-        parts.append(np.exp(-2j * np.pi * turns).astype(np.complex64).ravel())
-        length //= radix
-    return torch.from_numpy(np.concatenate(parts).view(np.float32))
-
-
-def _digit_reversed(radices: list[int]) -> npt.NDArray[np.int64]:
-    """Where frequency k lies behind the forward passes."""
-    stride = size = math.prod(radices)
-    rest, position = np.arange(size), np.zeros(size, np.int64)
-    for radix in radices:
-        stride //= radix
-        position += rest % radix * stride
-        rest //= radix
-    return position
-
-
 def _make_blocks(up: int, down: int, m: int, stretches: int, half: int, spec: Quality) -> Blocks:
     size, out_size = m * down // 2, m * up // 2
-    radices, out_radices = _factors(size) or [], _factors(out_size) or []
     k = np.arange(out_size + 1)
     response = _response(up, down, m, half, spec, out_size) / out_size
     # X[k] = p Z[k] + q conj(Z[-k]), Y = response X, V[k] = a Y[k] + b conj(Y[out_size - k])
@@ -198,18 +157,15 @@ def _make_blocks(up: int, down: int, m: int, stretches: int, half: int, spec: Qu
     a, b = ((1 + 1j * out_turn) / 2)[:-1], ((1 - 1j * out_turn) / 2)[:-1]
     mirror = out_size - k[:-1]
     factors = np.stack([a * p[:-1], a * q[:-1], b * q[mirror].conj(), b * p[mirror].conj()], 1)
-    position = _digit_reversed(radices)
+    position = fft.positions(size)
     sources = position[np.stack([k[:-1], -k[:-1], -mirror, mirror], 1) % size]
-    shape = [stretches * up, stretches * down, half - 1, size, len(radices), *radices]
     return Blocks(
         outputs=stretches * up,
         hop=stretches * down,
         lead=half - 1,
         samples=2 * size,
-        shape=torch.tensor([*shape, out_size, len(out_radices), *out_radices]),
-        forward_twiddles=_twiddles(radices),
-        inverse_twiddles=_twiddles(out_radices),
-        target=torch.from_numpy(_digit_reversed(out_radices).astype(np.int32)),
+        results=2 * out_size,
+        target=torch.from_numpy(fft.positions(out_size)),
         sources=torch.from_numpy(sources.astype(np.int32)),
         factors=torch.from_numpy(np.ascontiguousarray(factors.astype(np.complex64)).view(np.float32)),
     )

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastaug.ops._library import active_rows, check_samples, define, direct, native, pointer, row_values, threads
+from fastaug.ops._library import active_rows, check_samples, define, direct, pointer, row_values, threads
+from fastaug.ops.rows import call
 
 __all__ = ["windowed_sinc"]
 
@@ -78,7 +79,7 @@ def _cpu(
     _check_cutoff(cutoff, zeros)
     y = x if inplace else torch.empty_like(x)
     addresses = (x.data_ptr(), y.data_ptr(), cutoff.data_ptr(), highpass.data_ptr(), pointer(active))
-    native().fa_windowed_sinc(*addresses, *x.shape, zeros, threads())
+    call("fa_windowed_sinc", *addresses, *x.shape, zeros, threads(), keep=(x, y, cutoff, highpass, active))
     return y
 
 

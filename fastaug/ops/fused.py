@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastaug.ops._library import active_rows, check_samples, define, direct, native, pointer, row_values, threads
+from fastaug.ops._library import active_rows, check_samples, define, direct, pointer, row_values, threads
+from fastaug.ops.rows import call
 
 __all__ = ["Hiss", "Pointwise", "Scaling", "amplitude", "cropping", "flipping", "hissing", "run", "scaling"]
 
@@ -157,7 +158,8 @@ def run_cpu(x: Tensor, steps: Pointwise, inplace: bool = False) -> Tensor:
     else:
         assert length is not None
         y = x.new_empty(rows, channels, length)
-    native().fa_pointwise(
+    call(
+        "fa_pointwise",
         x.data_ptr(),
         y.data_ptr(),
         pointer(starts),
@@ -169,6 +171,7 @@ def run_cpu(x: Tensor, steps: Pointwise, inplace: bool = False) -> Tensor:
         given,
         length,
         threads(y.numel()),
+        keep=(x, y, starts, *_tensors(before), *_tensors(noise), *_tensors(after)),
     )
     return y
 
@@ -203,6 +206,10 @@ def run_cuda(x: Tensor, steps: Pointwise) -> Tensor:
 
 def _level(level: Scaling) -> tuple[Any, ...]:
     return pointer(level.flip), pointer(level.factor), pointer(level.active), int(level.clip)
+
+
+def _tensors(part: Scaling | Hiss | None) -> list[Tensor]:
+    return [] if part is None else [value for value in part if isinstance(value, Tensor)]
 
 
 def _hiss(noise: Hiss | None) -> tuple[Any, ...]:

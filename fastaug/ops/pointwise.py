@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastaug.ops._library import active_rows, check_samples, define, direct, native, pointer, row_values, threads
+from fastaug.ops._library import active_rows, check_samples, define, direct, pointer, row_values, threads
 from fastaug.ops.fused import Pointwise, Scaling, cropping, run_cpu, run_cuda, scaling
+from fastaug.ops.rows import call
 
 __all__ = ["crop", "echo", "scale"]
 
@@ -114,7 +115,8 @@ def _echo_cpu(
     x, offset, dry, wet = x.contiguous(), offset.contiguous(), dry.contiguous(), wet.contiguous()
     y = x if inplace else torch.empty_like(x)
     values = (offset.data_ptr(), dry.data_ptr(), wet.data_ptr(), pointer(active))
-    native().fa_echo(x.data_ptr(), y.data_ptr(), *values, *x.shape, threads(x.numel()))
+    kept = (x, y, offset, dry, wet, active)
+    call("fa_echo", x.data_ptr(), y.data_ptr(), *values, *x.shape, threads(x.numel()), keep=kept)
     return y
 
 

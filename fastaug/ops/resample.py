@@ -215,7 +215,7 @@ def convert(
     if grid is None:
         _library.native().fa_resample(x.data_ptr(), y.data_ptr(), *sizes, *filters, team)
     else:
-        _library.native().fa_resample_blocks(x.data_ptr(), y.data_ptr(), *sizes, *filters, *grid.addresses, team)
+        _library.native().fa_resample_blocks(x.data_ptr(), y.data_ptr(), *sizes, *filters, *grid.arguments, team)
     return y
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastaug.ops._library import active_rows, check_samples, define, direct, native, pointer, row_values, threads
+from fastaug.ops._library import active_rows, check_samples, define, direct, pointer, row_values, threads
+from fastaug.ops.rows import call
 
 __all__ = ["reverb"]
 
@@ -105,7 +106,8 @@ def _cpu(
     _check_settings(settings)
     y = x if inplace else torch.empty_like(x)
     addresses = (x.data_ptr(), y.data_ptr(), settings.data_ptr(), pointer(active))
-    native().fa_reverb(*addresses, *x.shape, rate, int(wet_only), int(clip), int(adjoint), threads())
+    flags = (int(wet_only), int(clip), int(adjoint))
+    call("fa_reverb", *addresses, *x.shape, rate, *flags, threads(), keep=(x, y, settings, active))
     return y
 
 

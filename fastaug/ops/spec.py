@@ -52,6 +52,8 @@ def mask(
     args = (x, *bounds[0], *bounds[1], value, mean, valid, active_rows(active, x))
     if direct(x, *bounds[0], *bounds[1], valid, active):
         return _mask_cpu(*args, inplace=inplace)
+    if inplace and direct(x, *bounds[0], *bounds[1], valid, active, cuda=True):
+        return _mask_cuda(*args, inplace=True)
     return torch.ops.fastaug.spec_mask(*args)
 
 
@@ -146,11 +148,12 @@ def _mask_cuda(
     mean: bool,
     valid: Tensor | None,
     active: Tensor | None,
+    inplace: bool = False,
 ) -> Tensor:
     from fastaug.ops._cuda import launch
 
     x = x.contiguous()
-    y = torch.empty_like(x)
+    y = x if inplace else torch.empty_like(x)
     if x.numel() == 0:
         return y
     rows, channels, bins, frames = x.shape

@@ -12,13 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fastaug.ops._fft import radices
 from fastaug.ops._library import define, direct, native, pointer, threads
 
 __all__ = ["Bank", "Frames", "Level", "native_size", "spectral"]
 
 _TINY = 1.2e-38  # the smallest normal float32
-_THREADS, _SKEW = 256, 8  # of csrc/cuda/spectral.cu
-CUDA_SIZES = (512, 1024, 2048)
+_THREADS, _LARGEST_CUDA = 256, 4096  # of csrc/cuda/spectral.cu
+_OWN_KERNELS = (512, 1024, 2048)  # lengths that a kernel there is compiled for; one more takes any
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class Level:
-    """From the power of a band x to a value: scale · ln(max(gain · x + offset, floor)), or gain · x.
+    """From the power of a band x to a value: scale · ln(max(gain · x + offset, floor)) + shift, or gain · x + shift.
 
     Args:
         magnitude: x is the sum of magnitudes |X|, not of powers |X|².
@@ -54,6 +55,7 @@ class Level:
     offset: float = 0.0
     floor: float = _TINY
     scale: float = 1.0
+    shift: float = 0.0
     magnitude: bool = False
     clip_rows: int = 1
     top_db: float | None = None
@@ -80,9 +82,11 @@ class Bank:
         self.begin = torch.from_numpy(begin.astype(np.int32)).to(device)
 
 
-def native_size(n_fft: int) -> bool:
-    """Whether the kernels take transforms of this length: powers of two from 128 to 16384."""
-    return 128 <= n_fft <= 16_384 and n_fft & (n_fft - 1) == 0
+def native_size(n_fft: int, device: str = "cpu") -> bool:
+    """Whether the kernels take transforms of this length: even numbers from 32 to 16384 (on CUDA 4096) without prime
+    factors above 7."""
+    largest = _LARGEST_CUDA if device == "cuda" else 16_384
+    return n_fft % 2 == 0 and 32 <= n_fft <= largest and (2 * 3 * 5 * 7) ** 14 % n_fft == 0
 
 
 def spectral(
@@ -127,13 +131,13 @@ def spectral(
 
 def _flat(frames: Frames, level: Level, out: torch.dtype) -> tuple[Any, ...]:
     place = (frames.n_fft, frames.hop, frames.lead, frames.count, frames.reflect)
-    curve = (level.logarithm, level.gain, level.offset, level.floor, level.scale, level.magnitude)
+    curve = (level.logarithm, level.gain, level.offset, level.floor, level.scale, level.shift, level.magnitude)
     return (*place, *curve, level.clip_rows, level.top_db, level.normalise, out == torch.bfloat16)
 
 
 def _unflat(flat: tuple[Any, ...]) -> tuple[Frames, Level, torch.dtype]:
-    names = ("logarithm", "gain", "offset", "floor", "scale", "magnitude", "clip_rows", "top_db", "normalise")
-    return Frames(*flat[:5]), Level(**dict(zip(names, flat[5:14]))), torch.bfloat16 if flat[14] else torch.float32
+    names = ("logarithm", "gain", "offset", "floor", "scale", "shift", "magnitude", "clip_rows", "top_db", "normalise")
+    return Frames(*flat[:5]), Level(**dict(zip(names, flat[5:15]))), torch.bfloat16 if flat[15] else torch.float32
 
 
 def expression(x: Tensor, window: Tensor, filters: Tensor | None, frames: Frames, level: Level) -> Tensor:
@@ -153,7 +157,7 @@ def expression(x: Tensor, window: Tensor, filters: Tensor | None, frames: Frames
             value = torch.log1p(value.clamp(min=level.floor - 1.0)) * level.scale
         else:
             value = torch.log((value + level.offset).clamp(min=level.floor)) * level.scale
-    return _settled(value, level)
+    return _settled(value + level.shift, level)
 
 
 def _surrounded(x: Tensor, frames: Frames) -> Tensor:
@@ -204,7 +208,7 @@ def _cpu(
     native().fa_spectral(
         x.data_ptr(), y.data_ptr(), int(y.dtype == torch.bfloat16), halved.data_ptr(), *tables, y.shape[1], rows,
         length, frames.count, frames.hop, frames.lead, window.numel(), frames.n_fft, int(frames.reflect), level.gain,
-        level.offset, level.floor, level.scale, int(level.logarithm), int(level.magnitude), threads(),
+        level.offset, level.floor, level.scale, level.shift, int(level.logarithm), int(level.magnitude), threads(),
     )  # fmt: skip
     if level.top_db is not None or level.normalise:
         top_db = -1.0 if level.top_db is None else level.top_db
@@ -220,9 +224,12 @@ def _first_dtype(level: Level, out: torch.dtype) -> torch.dtype:
 
 @functools.lru_cache(maxsize=16)
 def _turns(n_fft: int, device: torch.device) -> Tensor:
-    """cos and sin (2, n), float32, of the angles that FaSpectralTurns of csrc/cuda/spectral.cu names."""
-    steps = {512: ((8, 8), (64, 4)), 1024: ((8, 8), (64, 8)), 2048: ((8, 8), (64, 4), (256, 4))}[n_fft]
-    parts = [torch.arange(done, dtype=torch.float64) / (done * radix) for done, radix in steps]
+    """cos and sin (2, n), float32, of the angles that csrc/cuda/spectral.cu reads: of each pass but the first, then of
+    the untangling."""
+    parts, done = [], 1
+    for radix in radices(n_fft // 2):
+        parts.append(torch.arange(done if done > 1 else 0, dtype=torch.float64) / (done * radix))
+        done *= radix
     angles = 2 * math.pi * torch.cat([*parts, torch.arange(n_fft // 4 + 1, dtype=torch.float64) / n_fft])
     return torch.stack([angles.cos(), angles.sin()]).float().to(device)
 
@@ -234,28 +241,24 @@ def _cuda(
     from fastaug.ops._cuda import launch
 
     frames, level, out = _unflat(flat)
-    if frames.n_fft not in CUDA_SIZES or max(x.shape[1], frames.count * frames.hop) >= 1 << 30:
+    if not native_size(frames.n_fft, "cuda") or max(x.shape[1], frames.count * frames.hop) >= 1 << 30:
         return expression(x, window, filters, frames, level).to(out)
     x, halved = x.contiguous(), _kernel_window(window)
     rows = x.shape[0]
     y = x.new_empty((rows, _bands(frames.n_fft, filters), frames.count), dtype=_first_dtype(level, out))
     if y.numel():
-        grid, shared = cuda_shape(rows, frames, y.shape[1])
         turns = _turns(frames.n_fft, x.device)
-        args = kernel_arguments(x, y, halved, turns, (weights, first, begin), window.numel(), frames, level)
-        launch("spectral.cu", f"fa_spectral_{frames.n_fft}_kernel", grid, (_THREADS,), args, shared)
+        grid, shared, args = cuda_launch(x, y, halved, turns, (weights, first, begin), window.numel(), frames, level)
+        launch("spectral.cu", cuda_kernel(frames.n_fft), grid, (_THREADS,), args, shared)
     return _settled(y, level).to(out)
 
 
-def cuda_shape(rows: int, frames: Frames, bands: int) -> tuple[tuple[int], int]:
-    """Grid and bytes of shared memory of the CUDA kernel: as many frames a block as leave room for several blocks."""
-    group = _THREADS * 16 // frames.n_fft  # frames that a block transforms at a time
-    room = 8 * group * (frames.n_fft // 2 + _SKEW)
-    tile = next((t for t in (32, 16) if 4 * bands * (t + 1) + room <= 56 * 1024), 8)
-    return (rows * -(-frames.count // tile),), room + 4 * bands * (tile + 1)
+def cuda_kernel(n_fft: int) -> str:
+    """Its name in csrc/cuda/spectral.cu."""
+    return f"fa_spectral_{n_fft}_kernel" if n_fft in _OWN_KERNELS else "fa_spectral_kernel"
 
 
-def kernel_arguments(
+def cuda_launch(
     x: Tensor,
     y: Tensor,
     halved: Tensor,
@@ -264,17 +267,26 @@ def kernel_arguments(
     width: int,
     frames: Frames,
     level: Level,
-) -> tuple[Any, ...]:
-    """What csrc/cuda/spectral.cu takes; integers of 32 bits and floats as NumPy scalars."""
-    group = _THREADS * 16 // frames.n_fft
-    room = 8 * group * (frames.n_fft // 2 + _SKEW)
-    tile = (cuda_shape(1, frames, y.shape[1])[1] - room) // (4 * y.shape[1]) - 1
+) -> tuple[tuple[int], int, tuple[Any, ...]]:
+    """Grid, bytes of shared memory and arguments (32-bit integers and floats as NumPy scalars) of the CUDA kernel: as
+    many frames a block as leave room for several blocks; a power of two of them at a time, 8 points a thread at most.
+    """
+    points, bands = frames.n_fft // 2, y.shape[1]
+    most = 1 << (8 * _THREADS // points).bit_length() - 1
+    for tile in (32, 16, 8):
+        group = min(most, tile)
+        room = 8 * group * (-(-points // 32) * 32 + 8)
+        shared = room + 4 * bands * (tile + 1)
+        if shared <= 56 * 1024:
+            break
+    passes = sum(radix << 4 * i for i, radix in enumerate(radices(points)))
     place = (x.shape[1], frames.count, frames.hop, frames.lead)
     small = (width, frames.n_fft, int(frames.reflect))
-    curve = (level.gain, level.offset, level.floor, level.scale)
-    flags = (int(level.logarithm), int(level.magnitude), y.shape[1], tile, int(y.dtype == torch.bfloat16))
-    integers = [np.int32(value) for value in (*small, *flags)]
-    return (x, y, halved, turns, *bank, *place, *integers[:3], *map(np.float32, curve), *integers[3:])
+    curve = (level.gain, level.offset, level.floor, level.scale, level.shift)
+    flags = (int(level.logarithm), int(level.magnitude), bands, tile, int(y.dtype == torch.bfloat16))
+    integers = [np.int32(value) for value in (*small, *flags, passes, group, turns.shape[1])]
+    args = (x, y, halved, turns, *bank, *place, *integers[:3], *map(np.float32, curve), *integers[3:])
+    return (x.shape[0] * -(-frames.count // tile),), shared, args
 
 
 def _fake(
@@ -306,7 +318,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 define(
     "spectral(Tensor x, Tensor window, Tensor? filters, Tensor? weights, Tensor? first, Tensor? begin, int n_fft, "
     "int hop, int lead, SymInt count, bool reflect, bool logarithm, float gain, float offset, float floor, "
-    "float scale, bool magnitude, int clip_rows, float? top_db, bool normalise, bool narrow) -> Tensor",
+    "float scale, float shift, bool magnitude, int clip_rows, float? top_db, bool normalise, bool narrow) -> Tensor",
     cpu=_cpu,
     cuda=_cuda,
     fake=_fake,

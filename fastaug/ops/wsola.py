@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastaug.ops._library import active_rows, check_samples, define, direct, native, pointer, row_values, threads
+from fastaug.ops.rows import call
 
 __all__ = ["pitch_shift", "stretch_factor", "stretched_length", "time_stretch"]
 
@@ -167,7 +168,9 @@ def _pitch_cpu(
         raise ValueError(f"semitones must lie in [-36, 36] and not be NaN, got stretch factors {factors.tolist()[:8]}")
     y = x if inplace else torch.empty_like(x)
     addresses = (x.data_ptr(), y.data_ptr(), factors.data_ptr(), pointer(active))
-    native().fa_pitch_shift(*addresses, *x.shape, float(sample_rate), half_band_taps().data_ptr(), threads())
+    taps = half_band_taps()
+    rest = (float(sample_rate), taps.data_ptr(), threads())
+    call("fa_pitch_shift", *addresses, *x.shape, *rest, keep=(x, y, factors, active, taps))
     return y
 
 

@@ -67,6 +67,7 @@ def mix_sources(mix: Mix, opened: Sequence[Source]) -> Source:
         digest=digest_of(f"{n} {s.digest} {w!r}" for n, s, w in zip(names, opened, weights, strict=True)),
         bad=[bad for source in opened for bad in source.bad],
         label_info=_common_labels(names, opened),
+        announce=partial(_announce, *parts),
         mixture=tuple((len(source.sizes), weight) for source, weight in zip(opened, weights, strict=True)),
     )
 
@@ -80,6 +81,12 @@ def _read(names: list[str], opened: list[Source], first: list[int], record: int)
     source, own = _find(first, record)
     found = opened[source].read(own)
     return dataclasses.replace(found, key=f"{names[source]}/{found.key}")
+
+
+def _announce(names: list[str], opened: list[Source], first: list[int], record: int) -> None:
+    source, own = _find(first, record)
+    if (announce := opened[source].announce) is not None:
+        announce(own)
 
 
 def _key(names: list[str], opened: list[Source], first: list[int], record: int) -> str:

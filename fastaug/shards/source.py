@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fastaug.shards.idx import write_index
-from fastaug.shards.reader import Member, ShardIndex, index_shard, read_record
+from fastaug.shards.reader import Member, ShardIndex, announce_record, index_shard, read_record
 from fastaug.shards.record import AUDIO_SUFFIXES, BadRecord, Record
 
 __all__ = ["Source", "digest_of", "expand_braces", "open_source", "subset"]
@@ -42,6 +42,7 @@ class Source:
         bad: what could not even be indexed.
         label_info: label name → {"classes": [...], "multi": bool}, from dataset.json or the folder names.
         mixture: (number of shards, weight) of each source of a `Mix`; empty otherwise.
+        announce: has the bytes of a record fetched from storage, without waiting; None where that is not possible.
     """
 
     sizes: list[int]
@@ -51,6 +52,7 @@ class Source:
     bad: list[BadRecord] = field(default_factory=list)
     label_info: dict[str, dict[str, Any]] = field(default_factory=dict)
     mixture: tuple[tuple[int, float], ...] = ()
+    announce: Callable[[int], None] | None = None
 
     def __len__(self) -> int:
         return sum(self.sizes)
@@ -206,7 +208,12 @@ def _shards(paths: list[str], cache: str | Path | None) -> Source:
         key=keys.__getitem__,
         digest=digest_of(keys),
         bad=[bad for index in indexes for bad in index.bad],
+        announce=partial(_announce_member, records),
     )
+
+
+def _announce_member(records: list[tuple[ShardIndex, list[Member]]], i: int) -> None:
+    announce_record(*records[i])
 
 
 def _read_member(records: list[tuple[ShardIndex, list[Member]]], i: int) -> Record:
@@ -243,7 +250,15 @@ def _files(files: Sequence[Path], root: Path | None) -> Source:
         for key, path, label in zip(keys, files, labels, strict=True)
     ]
     info = {"label": {"classes": classes, "multi": False}} if classes else {}
-    return Source([len(files)], records.__getitem__, keys.__getitem__, digest_of(keys), label_info=info)
+    announce = partial(_announce_file, files) if hasattr(os, "posix_fadvise") else None
+    return Source(
+        [len(files)], records.__getitem__, keys.__getitem__, digest_of(keys), label_info=info, announce=announce
+    )
+
+
+def _announce_file(files: Sequence[Path], i: int) -> None:
+    with contextlib.suppress(OSError), open(files[i], "rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def _records(records: list[Record]) -> Source:

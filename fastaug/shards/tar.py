@@ -12,7 +12,7 @@ import numpy as np
 
 from fastaug.ops import _library
 
-__all__ = ["Contents", "Member", "Stamp", "Trouble", "map_shard", "scan_tar", "stamp"]
+__all__ = ["Contents", "Member", "Stamp", "Trouble", "fetch", "map_shard", "scan_tar", "stamp"]
 
 Stamp = tuple[int, int, int]  # inode, size, time of change
 
@@ -69,6 +69,14 @@ def map_shard(path: str, expected: Stamp) -> memoryview:
     if stamp(path) != expected:  # also keeps a shorter file from killing the process by a signal
         raise ValueError("the file has changed since it was indexed")
     return _mapping(path, expected)
+
+
+def fetch(path: str, expected: Stamp, begin: int, end: int) -> None:
+    """Have bytes [begin, end) of a file read into memory in the background. Raises as `map_shard`, if it notices."""
+    mapped = _mapping(path, expected).obj
+    if isinstance(mapped, mmap.mmap) and hasattr(mapped, "madvise"):
+        first = begin // mmap.PAGESIZE * mmap.PAGESIZE
+        mapped.madvise(mmap.MADV_WILLNEED, first, end - first)
 
 
 @lru_cache(maxsize=128)  # each holds a file descriptor

@@ -7,8 +7,10 @@ The card is stored in the safetensors header (key "card"), so that one file is e
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +35,43 @@ def save_model(folder: Path, model: nn.Module, card: dict[str, Any]) -> Path:
     card = {"format": FORMAT, **card}
     folder.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    partial = folder / (MODEL + ".partial")
-    save_file(weights, partial, metadata={"card": json.dumps(card)})
-    os.replace(partial, folder / MODEL)  # a reader never sees half a file
-    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n")
+    write_whole(folder / MODEL, lambda partial: save_file(weights, partial, metadata={"card": json.dumps(card)}))
+    write_whole(folder / CARD, lambda partial: partial.write_text(json.dumps(card, indent=2) + "\n"))
     return folder / MODEL
+
+
+def write_whole(file: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a file beside ``file``, put it on the disk, and only then in its place.
+
+    A reader never sees half a file, and a full disk or a lost machine leaves what was there before.
+
+    Raises:
+        OSError: it cannot be written; says so, and that the file from before is intact. Other errors of ``write`` pass.
+    """
+    partial = file.with_name(file.name + ".partial")
+    try:
+        write(partial)
+        with open(partial, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(partial, file)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        ours = isinstance(error, (OSError, RuntimeError)) or type(error).__name__ == "SafetensorError"
+        if not ours or isinstance(error, ConnectionError):  # torch and safetensors have their own words for a full disk
+            raise
+        kept = "; the one from before is intact" if file.exists() else ""
+        raise OSError(f"{file} cannot be written: {error}{kept}") from error
+    _sync_folder(file.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` last; some file systems cannot, and need not."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def read_card(path: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -75,20 +109,22 @@ def load_encoder(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 
     A card may name any importable ``module:callable`` as its encoder: load only checkpoints whose card you trust.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     file, card = read_card(path)
     encoder = build_encoder(card)
-    weights = {k.removeprefix("encoder."): v for k, v in load_file(file).items() if k.startswith("encoder.")}
-    encoder.load_state_dict(weights)
+    try:
+        stored = load_file(file)
+        encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in stored.items() if k.startswith("encoder.")})
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{file}: its weights do not fit its card's {card['encoder']}: {error}") from error
     return encoder.eval(), card
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Write ``folder``/last.pt, all or nothing. ``state`` must have "config_hash", "config" and "step"."""
-    partial = folder / (STATE + ".partial")
-    torch.save(state, partial)
-    os.replace(partial, folder / STATE)
+    write_whole(folder / STATE, lambda partial: torch.save(state, partial))
 
 
 def load_state(folder: Path, config_hash: str, config: dict[str, Any], required: bool = False) -> dict[str, Any] | None:
@@ -107,6 +143,8 @@ def load_state(folder: Path, config_hash: str, config: dict[str, Any], required:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{file}: cannot be read ({error}); --fresh starts over") from error
+    if not isinstance(state, dict) or not {"config_hash", "config"} <= state.keys():
+        raise ValueError(f"{file}: not the state of a run; --fresh starts over")
     if state["config_hash"] != config_hash:
         saved = state["config"]
         fields = sorted(k for k in {*saved, *config} if saved.get(k) != config.get(k))

@@ -30,6 +30,10 @@ class World:
         if self.size > 1 and self.device.type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if compiled:
+            if any(getattr(module, "recomputes", False) for module in model.modules()):
+                raise ValueError(
+                    "--compile and --recompute exclude each other: torch.compile chooses itself what to keep"
+                )
             model.compile()
         if self.size == 1:
             return model
@@ -66,13 +70,19 @@ def start(device: str = "auto") -> World:
 
     Args:
         device: "auto" (CUDA if usable, else the CPU), "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        ValueError: no such device here.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise RuntimeError(f"--device {device}: this torch ({torch.__version__}) sees no CUDA device")
-    where = torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
+        raise ValueError(f"--device {device}: this torch ({torch.__version__}) sees no CUDA device")
+    try:
+        where = torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {device}: {error}") from error
     if where.type == "cuda":
         torch.cuda.set_device(where)
     if size > 1 and not dist.is_initialized():

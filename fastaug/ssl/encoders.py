@@ -62,11 +62,12 @@ class SampleCNN(nn.Module):
             raise ValueError(
                 f"SampleCNN: no strides for sample_rate={sample_rate}; known are {known} Hz, or pass strides="
             )
-        strides = strides or STRIDES[sample_rate]
+        strides = tuple(strides or STRIDES[sample_rate])
         if len(strides) != len(CHANNELS):
             raise ValueError(f"SampleCNN: strides must have {len(CHANNELS)} entries, got {len(strides)}")
         if not width > 0:
             raise ValueError(f"SampleCNN: width must be > 0, got {width}")
+        self.strides = strides
         widths = [max(1, round(c * width)) for c in CHANNELS]
         self.out_dim = widths[-1]
         blocks = [_block(channels, widths[0], kernel=3, stride=3, padding=0)]

@@ -30,6 +30,7 @@ def recompute(encoder: nn.Module) -> nn.Module:
         raise ValueError(f"recompute: {type(encoder).__name__} holds no nn.Sequential of blocks to compute again")
     for block in blocks:
         block.forward = functools.partial(_run, block, block.forward)  # type: ignore[method-assign]
+    encoder.recomputes = True  # type: ignore[assignment]
     return encoder
 
 

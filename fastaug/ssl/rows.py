@@ -66,6 +66,7 @@ class ProbeTable:
         split: name of the split, shown with every row.
         classes: names, for the confusion matrix.
         protocol: what was done, in words; settings: in numbers.
+        dataset: its name.
     """
 
     rows: list[Row]
@@ -76,6 +77,7 @@ class ProbeTable:
     classes: tuple[str, ...] = ()
     protocol: str = ""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    dataset: str = ""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -96,7 +98,13 @@ class ProbeTable:
             }
             for row in self.rows
         ]  # fmt: skip
-        whole = {"about": self.about, "split": self.split, "clips": self.clips, "classes": self.classes}
+        whole = {
+            "about": self.about,
+            "dataset": self.dataset,
+            "split": self.split,
+            "clips": self.clips,
+            "classes": self.classes,
+        }
         found: dict[str, Any] = _plain({**whole, "protocol": self.settings, "rows": rows})
         return found
 
@@ -104,9 +112,9 @@ class ProbeTable:
         names = [row.name + (f", {row.labels}" if row.labels else "") for row in self.rows]
         wide = max(28, *map(len, names)) + 1
         lines = [self.about, *([self.protocol] if self.protocol else []), ""]
-        lines += [" " * wide + "".join(f"{name:>26}" for name in self.metrics)]
+        lines += [" " * wide + "".join(f"{name:>28}" for name in self.metrics)]
         for name, row in zip(names, self.rows, strict=True):
-            cells = "".join(f"{_cell(row, m):>26}" for m in self.metrics)
+            cells = "".join(f"{_cell(row, m):>28}" for m in self.metrics)
             lines.append(f"{name:{wide}}{cells}" + (f"  {self.split}" if self.split else ""))
         return "\n".join([*lines, "", self._foot()])
 
@@ -132,9 +140,9 @@ class ProbeTable:
             for name, ((_, false), (missed, found)) in zip(names, row.confusion.tolist(), strict=True):
                 lines.append(f"{name:{wide}}{missed:8}{found:8}{false:8}")
         else:
-            lines = [f"{'':{wide}}" + "".join(f"{name[:7]:>8}" for name in names)]
-            for name, counts in zip(names, row.confusion.tolist(), strict=True):
-                lines.append(f"{name:{wide}}" + "".join(f"{count:8}" for count in counts))
+            lines = [f"{'':{wide + 4}}" + "".join(f"{i:6}" for i in range(len(names)))]
+            for i, (name, counts) in enumerate(zip(names, row.confusion.tolist(), strict=True)):
+                lines.append(f"{i:3} {name:{wide}}" + "".join(f"{count:6}" for count in counts))
         name = row.name + (f", {row.labels}" if row.labels else "")
         title = f"{name}: {self.split}, test clips by true class, over all seeds"
         return "\n".join([title, *lines])

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from fastaug.codecs.quiet import quiet_decoders
-from fastaug.ssl.checkpoint import MODEL, load_state, save_state
+from fastaug.ssl.checkpoint import MODEL, load_state, save_state, write_whole
 from fastaug.ssl.config import config_hash
 
 # Fields of every recipe that may differ between a run and its continuation.
@@ -60,22 +60,28 @@ class Run:
     def resume(self, required: bool = False, fresh: bool = False) -> dict[str, Any] | None:
         """The saved state to go on from, None to start anew; refuses the state of another experiment.
 
+        Also sets torch's global generators to where they were, for dropout; all processes drew from the same state.
+
         Afterwards the folder describes this run: config.json is written, and log lines beyond the resumed step are cut.
         """
         if required and fresh:
             raise ValueError("--resume and --fresh exclude each other")
         state = None if fresh else load_state(self.folder, self.hash, self._compared, required)
+        if state:
+            _set_random_states(state.get("random", {}))
         if self.writes:
             self._cut_log(state["step"] if state else 0)
             about = {"config": self.config, "config_hash": self.hash, "environment": environment()}
-            (self.folder / "config.json").write_text(json.dumps(about, indent=2) + "\n")
+            text = json.dumps(about, indent=2) + "\n"
+            write_whole(self.folder / "config.json", lambda partial: partial.write_text(text))
         return state
 
     def save(self, **state: Any) -> None:
         """Write last.pt; the state must hold "step". Of what has a ``state_dict()``, that is stored."""
         if self.writes:
             plain = {k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in state.items()}
-            save_state(self.folder, {"config_hash": self.hash, "config": self._compared, **plain})
+            about = {"config_hash": self.hash, "config": self._compared, "random": _random_states()}
+            save_state(self.folder, {**about, **plain})
 
     def log(self, step: int, **values: Any) -> None:
         """Append one line to metrics.jsonl (None values left out), and numbers to TensorBoard."""
@@ -97,7 +103,7 @@ class Run:
         file = self.folder / "metrics.jsonl"
         if file.is_file():
             kept = [line for line in file.read_text().splitlines() if step and _step(line) <= step]
-            file.write_text("".join(line + "\n" for line in kept))
+            write_whole(file, lambda partial: partial.write_text("".join(line + "\n" for line in kept)))
 
 
 def _step(line: str) -> float:
@@ -106,6 +112,19 @@ def _step(line: str) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf
+
+
+def _random_states() -> dict[str, torch.Tensor]:
+    """Of torch's global generators, which dropout draws from."""
+    states = {"cpu": torch.get_rng_state()}
+    return {**states, "cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else states
+
+
+def _set_random_states(states: dict[str, torch.Tensor]) -> None:
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 def _tensorboard(folder: Path) -> Any:
@@ -165,6 +184,11 @@ def report(bar: Any, shown: dict[str, Any], values: dict[str, Any]) -> None:
     if "warning" in values:
         bar.write(values["warning"])
     shown |= {k: f"{values[k]:.3f}" for k in ("loss", "knn", "knn_roc_auc", "top1") if k in values}
+    if "examples_per_second" in values:
+        shown |= {
+            "examples/s": f"{values['examples_per_second']:.0f}",
+            "loading": f"{values.get('time_loading', 0):.0%}",
+        }
     bar.set_postfix(shown)
 
 
@@ -180,11 +204,14 @@ def closing_words(out: Path, step: int, steps: int, resume_with: str, recipe: Pa
 
 
 def guarded(main: Callable[[], object]) -> None:
-    """Run a script's main: what the user can mend (a wrong value, a missing file) ends in one line, not a traceback."""
+    """Run a script's main: what the user can mend ends in one line, not a traceback.
+
+    That is a wrong value, a missing file, a full disk, a loss that is no number.
+    """
     try:
         with quiet_decoders():
             main()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f"{Path(sys.argv[0]).stem}: {error}")
     except KeyboardInterrupt:
         sys.exit(f"\nstopped; the same command goes on: {command_line()}")

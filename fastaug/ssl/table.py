@@ -133,7 +133,7 @@ def finished_table(
     if not data.splits:
         about += " (60/20/20 by key; pre-training may have heard the test clips, without labels)"
     words, settings = protocol.describe(mode), protocol.to_dict()
-    return ProbeTable(rows, clips, about, data.multi, split, data.classes, words, settings)
+    return ProbeTable(rows, clips, about, data.multi, split, data.classes, words, settings, data.name)
 
 
 def _representations(

@@ -120,10 +120,12 @@ class Transform(nn.Module):
     batch_dim: ClassVar[int] = 3
 
     def __init_subclass__(cls) -> None:
-        """A subclass that processes in its own way does not inherit a `pointwise` that stands for another one."""
+        """A subclass that processes in its own way inherits no `pointwise` or `rowwise` that stand for another."""
         super().__init_subclass__()
         if "process" in cls.__dict__ and "pointwise" not in cls.__dict__:
             cls.pointwise = Transform.pointwise  # type: ignore[method-assign]
+        if "process" in cls.__dict__ and "rowwise" not in cls.__dict__:
+            cls.rowwise = Transform.rowwise  # type: ignore[method-assign]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Transform:
         self = super().__new__(cls)
@@ -162,6 +164,12 @@ class Transform(nn.Module):
         Takes the arguments of `process`. The bits must be the same.
         """
         return None
+
+    @property
+    def rowwise(self) -> bool:
+        """Whether `process` hands the samples to native ops and does nothing else with them: on the CPU a chain then
+        lets these ops wait and takes row by row through neighbouring steps (see `ops.rows`)."""
+        return False
 
     def after(self, sample_rate: int | None, lengths: Tensor | None) -> tuple[int | None, Tensor | None]:
         """Rate and valid lengths of the output, given those of the input; the next step of a chain gets them."""
@@ -224,9 +232,8 @@ class Transform(nn.Module):
         ids: Any = keys if keys is not None else range(len(batch))
         call = 0 if keys is not None else self._next_call()
         rows = Keys.cat([Keys.of(_process_seed(self.base_seed), ids, epoch=call, view=v) for v in range(n)])
-        many = batch.repeat(n, *[1] * (batch.dim() - 1))
         every = None if lengths is None else lengths.repeat(n)
-        out = self._apply_to(many, self.draw(rows), sample_rate, every, inplace=n > 1)
+        out = self._apply_to_copies(batch, n, self.draw(rows), sample_rate, every)
         one = (len(batch), *out.shape[1:])[self.batch_dim - samples.dim() :]
         return out.reshape(n, *one)
 
@@ -295,6 +302,13 @@ class Transform(nn.Module):
         inplace = inplace or samples.dtype != torch.float32
         out = self._run(batch, params_to(params, samples.device), self._rate(sample_rate), lengths, inplace)
         return out.to(samples.dtype).reshape(out.shape[self.batch_dim - samples.dim() :])
+
+    def _apply_to_copies(
+        self, batch: Tensor, n: int, params: Params, sample_rate: int | None, lengths: Tensor | None
+    ) -> Tensor:
+        """`_apply_to` of n copies of the batch, one after another."""
+        many = batch.repeat(n, *[1] * (batch.dim() - 1))
+        return self._apply_to(many, params, sample_rate, lengths, inplace=n > 1)
 
     def _run(
         self, batch: Tensor, params: Params, rate: int | None, lengths: Tensor | None, inplace: bool = False

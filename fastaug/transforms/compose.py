@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastaug.ops import fused
+from fastaug.ops import fused, rows
 from fastaug.ops._library import direct
 from fastaug.ops.fused import Pointwise
 from fastaug.random import Keys
@@ -39,8 +39,9 @@ class _Line:
     pass. What a step has made anew belongs to the chain, so the next ones may write into it.
     """
 
-    def __init__(self, samples: Tensor, inplace: bool) -> None:
+    def __init__(self, samples: Tensor, inplace: bool, chained: bool) -> None:
         self.samples, self.inplace = samples, inplace
+        self.chained = chained  # ops may wait
         self.waiting: Pointwise | None = None
 
     def merge(self, child: Transform, params: Params, rate: int | None, lengths: Tensor | None) -> bool:
@@ -65,8 +66,24 @@ class _Line:
         """The samples after everything that waits."""
         if self.waiting is not None:
             steps, self.waiting = self.waiting, None
-            self.put(fused.run(self.samples, steps, self.inplace))
+            if self.chained:
+                with rows.collecting():
+                    self.put(fused.run(self.samples, steps, self.inplace))
+            else:
+                self.put(fused.run(self.samples, steps, self.inplace))
         return self.samples
+
+    def run(self, child: Transform, params: Params, rate: int | None, lengths: Tensor | None) -> None:
+        """The child's step by itself, after everything that waits."""
+        samples = self.finished()
+        if not self.chained or isinstance(child, Compose):
+            self.put(child._run(samples, params, rate, lengths, self.inplace))
+        elif child.rowwise and not (torch.is_grad_enabled() and _requires_grad(samples, params)):
+            with rows.collecting():
+                self.put(child._run(samples, params, rate, lengths, self.inplace))
+        else:
+            rows.flush()
+            self.put(child._run(samples, params, rate, lengths, self.inplace))
 
     def put(self, samples: Tensor) -> None:
         """The result of a step; the chain's own unless it shares memory with what came in."""
@@ -160,20 +177,39 @@ class Compose(Transform):
         inplace: bool = False,
         **children: Any,
     ) -> Tensor:
-        line = _Line(samples, inplace)
+        if not rows.possible(samples, len(samples)):
+            return self._steps(_Line(samples, inplace, False), active, sample_rate, lengths, children)
+        with rows.chain(len(samples)):
+            return self._steps(_Line(samples, inplace, True), active, sample_rate, lengths, children)
+
+    def _steps(
+        self, line: _Line, active: Tensor, sample_rate: int | None, lengths: Tensor | None, children: Params
+    ) -> Tensor:
         for index, child in enumerate(self.transforms):
             if str(index) not in children:
                 raise ValueError(f"{type(self).__name__}: params have no entry {str(index)!r}")
             own = dict(children[str(index)])
             own["active"] = own["active"] & active
             if not isinstance(child, Transform):
-                line.put(self._run_plain(child, line.finished(), own["active"]))
+                samples = line.finished()
+                if line.chained:
+                    rows.flush()
+                line.put(self._run_plain(child, samples, own["active"]))
                 continue
             rate = child._rate(sample_rate)
             if not line.merge(child, own, rate, lengths):
-                line.put(child._run(line.finished(), own, rate, lengths, line.inplace))
+                line.run(child, own, rate, lengths)
             sample_rate, lengths = child.after(sample_rate, lengths)
         return line.finished()
+
+    def _apply_to_copies(
+        self, batch: Tensor, n: int, params: Params, sample_rate: int | None, lengths: Tensor | None
+    ) -> Tensor:
+        """The copies are made row by row as well, each before its first step."""
+        if n == 1 or batch.dim() != 3 or not rows.possible(batch, n * len(batch)):
+            return super()._apply_to_copies(batch, n, params, sample_rate, lengths)
+        with rows.chain(n * len(batch)):
+            return self._apply_to(rows.repeated(batch, n), params, sample_rate, lengths, inplace=True)
 
     def _run_plain(self, child: nn.Module, samples: Tensor, active: Tensor) -> Tensor:
         new = child(samples)

@@ -41,6 +41,10 @@ class Delay(Transform):
     def draw_params(self, keys: Keys) -> Params:
         return {"delay_ms": keys.value("delay_ms", self.delay_ms), "factor": keys.value("factor", self.factor)}
 
+    @property
+    def rowwise(self) -> bool:
+        return True
+
     def process(
         self,
         samples: Tensor,

@@ -47,6 +47,10 @@ class LowPass(Transform):
     def draw_params(self, keys: Keys) -> Params:
         return {"cutoff_hz": keys.value("cutoff_hz", self.cutoff_hz)}
 
+    @property
+    def rowwise(self) -> bool:
+        return self.order is None
+
     def process(
         self,
         samples: Tensor,
@@ -100,6 +104,10 @@ class HighLowPass(Transform):
         high = keys.coin("highpass", 0.5)
         low_hz, high_hz = (keys.value("cutoff_hz", spec) for spec in (self.low_pass_hz, self.high_pass_hz))
         return {"highpass": high, "cutoff_hz": torch.where(high, high_hz, low_hz)}
+
+    @property
+    def rowwise(self) -> bool:
+        return self.order is None
 
     def process(
         self,

@@ -49,6 +49,10 @@ class PitchShift(Transform):
         low, high = (round(100 * end) for end in self.semitones)
         return {"semitones": (keys.integers("semitones", low, high + 1).double() / 100).to(torch.float32)}
 
+    @property
+    def rowwise(self) -> bool:
+        return True
+
     def process(
         self,
         samples: Tensor,

@@ -60,6 +60,10 @@ class Reverb(Transform):
     def draw_params(self, keys: Keys) -> Params:
         return {name: keys.value(name, getattr(self, name)) for name, _, _ in self._drawn}
 
+    @property
+    def rowwise(self) -> bool:
+        return True
+
     def process(
         self,
         samples: Tensor,

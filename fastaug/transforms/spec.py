@@ -287,7 +287,8 @@ def _check_warp(name: str, width: int | float) -> None:
 def _words(keys: Keys, param: str, count: int) -> Tensor:
     """int64 (B, count, 2): two raw 32-bit words a mask, one for its width and one for its place."""
     blocks = [keys.words(param, block=block) for block in range(max(1, -(-2 * count // 4)))]
-    return torch.cat(blocks, dim=1)[:, : 2 * count].reshape(len(keys), count, 2)
+    words = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+    return words[:, : 2 * count].reshape(len(keys), count, 2)
 
 
 def _draw(keys: Keys, name: str, masks: Count) -> Params:
@@ -298,26 +299,25 @@ def _draw(keys: Keys, name: str, masks: Count) -> Params:
     return {f"{name}_words": _words(keys, f"{name}_words", int(counts.max())), f"{name}_count": chosen}
 
 
-def _valid(samples: Tensor, lengths: Tensor | None) -> Tensor:
-    """int64 (B,), frames of each example that are not padding."""
+def _valid(samples: Tensor, lengths: Tensor | None) -> Tensor | int:
+    """Frames of each example that are not padding: int64 (B,), or one number for all."""
     frames = samples.shape[-1]
-    if lengths is None:
-        return torch.full((len(samples),), frames, dtype=torch.int64, device=samples.device)
-    return lengths.to(samples.device).clamp(0, frames)
+    return frames if lengths is None else lengths.to(samples.device).clamp(0, frames)
 
 
-def _most(size: Tensor, width: int | float) -> Tensor:
+def _most(size: Any, width: int | float) -> Any:
     """The largest width on axes of ``size``; a share is an integer fraction, so that every device truncates alike."""
     if isinstance(width, float):
         return (size * math.floor(width * 2**24 + 0.5)) >> 24
-    return size.clamp(max=width)
+    return size.clamp(max=width) if isinstance(size, Tensor) else min(size, width)
 
 
-def _place(words: Tensor, count: Tensor | None, size: Tensor, width: int | float) -> tuple[Tensor, Tensor]:
-    """Start and width (B, masks) of masks on axes of ``size`` (B,), from two 32-bit words each."""
-    size = size[:, None]
-    chosen = (words[..., 0] * (_most(size, width) + 1)) >> 32
-    return (words[..., 1] * (size - chosen + 1)) >> 32, _only(chosen, count)
+def _place(words: Tensor, count: Tensor | None, size: Tensor | int, width: int | float) -> tuple[Tensor, Tensor]:
+    """Start and width (B, masks) of masks on axes of ``size`` ((B,) or one for all), from two 32-bit words each."""
+    size = size[:, None] if isinstance(size, Tensor) else size
+    shape, place = words.unbind(-1)
+    chosen = (shape * (_most(size, width) + 1)) >> 32
+    return (place * (size + 1 - chosen)) >> 32, _only(chosen, count)
 
 
 def _only(sizes: Tensor, count: Tensor | None) -> Tensor:
@@ -359,8 +359,7 @@ def _bins(
     if start is not None:
         return start, size
     assert words is not None
-    bins = torch.full((len(samples),), samples.shape[-2], dtype=torch.int64, device=samples.device)
-    return _place(words, count, bins, width)
+    return _place(words, count, samples.shape[-2], width)
 
 
 def _nothing(samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -378,8 +377,9 @@ def _frames_of(
     return math.floor(seconds * sample_rate / hop + 0.5)
 
 
-def _bend(words: Tensor, valid: Tensor, width: int | float) -> tuple[Tensor, Tensor]:
+def _bend(words: Tensor, valid: Tensor | int, width: int | float) -> tuple[Tensor, Tensor]:
     """The point that moves and its shift, int64 (B,); the width gives way where the axis is too short."""
+    valid = valid if isinstance(valid, Tensor) else torch.full_like(words[:, 0], valid)
     most = torch.minimum(_most(valid, width), ((valid - 3) // 2).clamp(min=0))
     center = most + 1 + ((words[:, 0] * (valid - 2 * most - 2).clamp(min=1)) >> 32)
     return center, ((words[:, 1] * (2 * most + 1)) >> 32) - most

@@ -149,7 +149,9 @@ class Emulated:
             TypeError, ValueError: `args` do not fit the kernel's parameters.
         """
         arrays = [_array(value) for value in args]
-        copies = [None if a is None else a.copy() if a.flags.writeable else a for a in arrays]
+        # An array that is given twice stays one.
+        own = {(a.ctypes.data, a.nbytes): a.copy() for a in arrays if a is not None}
+        copies = [None if a is None else own[a.ctypes.data, a.nbytes] if a.flags.writeable else a for a in arrays]
         report = self._run(name, grid, block, args, arrays, shared_bytes, backwards=False, count=count)
         self._run(name, grid, block, args, copies, shared_bytes, backwards=True, count=False)
         for index, (forwards, backwards) in enumerate(zip(arrays, copies, strict=True)):

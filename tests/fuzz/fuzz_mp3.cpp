@@ -28,6 +28,7 @@ void check_index(const fa::Mp3Stream& stream, long long size) {
     }
     FUZZ_CHECK(end <= size);
     FUZZ_CHECK(stream.total >= 0 && stream.skip >= 0);
+    FUZZ_CHECK(stream.silent >= 0 && stream.silent <= stream.total);
     FUZZ_CHECK(stream.total <= static_cast<long long>(stream.frames.size()) * stream.header.samples);
 }
 

@@ -1,0 +1,55 @@
+"""Multiplications and additions per sample of the algorithms as the CPU runs them, for the roofline.
+
+Counted on paper, once per output sample; what depends on the draw is the mean over the parameters that are timed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from fastaug.ops._resample_filter import QUALITIES, blocks, half_width
+
+GAIN = 1.0
+DELAY = 3.0  # dry, wet, sum
+REVERB = 16 * 5 + 8 * 3 + 8.0  # combs with damping, allpasses, gains and mixture
+
+
+def real_fft(points: int) -> float:
+    """One real FFT: a complex one of half the length, 5 n log2 n, and its untangling."""
+    return 5 * (points / 2) * math.log2(points / 2) + 6 * (points / 2 + 1)
+
+
+def sinc_filter(cutoffs: Iterable[float]) -> float:
+    """csrc/cpu/fir.cpp, cutoffs as shares of the rate, eight zero crossings: the cheaper of direct form, where a pair
+    of taps is an addition and a multiply-add, and overlap-save by transforms of 256 to 16384 points."""
+
+    def one(cutoff: float) -> float:
+        half = int(8 / cutoff / 2)
+        hops = {points: points - 2 * half for points in (256 << size for size in range(7))}
+        saved = [(2 * real_fft(points) + 3 * points) / hop for points, hop in hops.items() if hop >= points / 8]
+        return min([3.0 * half + 1, *saved])
+
+    found = [one(cutoff) for cutoff in cutoffs]
+    return sum(found) / len(found)
+
+
+def butterworth(order: int) -> float:
+    """Sections of second order: five multiplications, four additions; one of first order: three and two."""
+    return order // 2 * 9 + order % 2 * 5
+
+
+def resample(up: int, down: int) -> float:
+    """An output of `up / down` (coprime): by blocks of FFTs where the ratio allows, else one product a tap."""
+    grid = blocks(up, down, "high")
+    if grid is None:
+        return 4.0 * half_width(QUALITIES["high"].support, min(1.0, up / down))
+    result = grid.samples * up // down  # numbers of the inverse transform, of which a part is kept
+    return (real_fft(grid.samples) + real_fft(result) + 14 * result / 2) / grid.outputs
+
+
+# Search: 324 candidates of 264 samples, three operations each, every 1544 samples, as the plain definition has it; the
+# CPU prunes most of that. Then the half-band of 80 taps, 13 flattening taps twice, three pairs of taps of nine
+# coefficients twice, at two operations a product.
+PITCH_SEARCH = 324 * 264 * 3 / 1544
+PITCH_RATE = 2.0 * (80 + 2 * 13 + 2 * 3 * 9)

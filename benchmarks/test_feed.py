@@ -1,0 +1,146 @@
+"""The headline: from tar shards of MP3 tracks to two augmented CLMR views, and on to a SampleCNN training step, on all
+cores, beside the loaders that people write from today's parts. One item is a track: two views of it."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from feed_peers import pedalboard_and_sox, sox_alone, through_a_dataset, through_webdataset
+from harness import QUICK, Peer, Run, compare, equal_threads, wall_clock
+from materials import RATE, SAMPLES, tracks, write_shards
+
+from fastaug import Pipeline, clmr
+from fastaug.codecs import decode
+from fastaug.shards import open_source
+from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN
+from fastaug.ssl.losses import nt_xent
+from fastaug.ssl.run import fast_bfloat16, keep_freed_memory
+
+CORES = os.cpu_count() or 1
+BATCH = 2 if QUICK else 48
+TRACKS = BATCH * max(2, CORES)  # a batch for each worker, so that every contender makes equal steps
+SECONDS, SOURCE_RATE = 30.0, 44_100
+DRAWS = "random draws"
+Loader = Callable[..., Iterable[Any]]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    encoded = tracks(TRACKS, SECONDS, "mp3", SOURCE_RATE)
+    return write_shards(tmp_path_factory.mktemp("feed"), encoded, "mp3", BATCH)
+
+
+@pytest.fixture(scope="module")
+def pipe(shards: list[Path]) -> Pipeline:
+    return Pipeline(
+        [str(path) for path in shards], sample_rate=RATE, crop_samples=SAMPLES, views=2, batch_size=BATCH,
+        transform=clmr(), seed=0, shuffle=64, device="cpu", num_threads=CORES,
+    )  # fmt: skip
+
+
+class Step:
+    """One training step of CLMR: SampleCNN, projector, NT-Xent, Adam; bfloat16 where the hardware has it."""
+
+    def __init__(self) -> None:
+        keep_freed_memory()
+        encoder = SampleCNN(RATE)
+        self.model = Contrastive(encoder, Projector(encoder.out_dim))
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=3e-4)
+        self.bfloat16 = fast_bfloat16(torch.device("cpu"))
+
+    def __call__(self, views: torch.Tensor) -> None:
+        """views: (2, B, 1, T)."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            _, z = self.model(views.flatten(0, 1))
+        loss = nt_xent(*z.float().chunk(2), 0.5)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+
+
+@pytest.fixture(scope="module")
+def step() -> Step:
+    return Step()
+
+
+def one_pass(batches: Callable[[], Iterable[torch.Tensor]], use: Callable[[torch.Tensor], Any]) -> Run:
+    """All tracks once; ``use`` gets (2, B, 1, T)."""
+
+    def run() -> int:
+        seen = 0
+        for views in batches():
+            assert views.shape[0] == 2 and views.shape[2:] == (1, SAMPLES)
+            use(views)
+            seen += views.shape[1]
+        assert seen == TRACKS, f"{seen} of {TRACKS} tracks"
+        return seen
+
+    return run
+
+
+def contenders(shards: list[Path], use: Callable[[torch.Tensor], Any], also_sox: bool) -> list[Peer]:
+    def peer(name: str, package: str, loader: Loader, augment: Any) -> Peer:
+        def build() -> Run:
+            batches = loader(shards, CORES, BATCH, augment)
+            return one_pass(lambda: (torch.as_tensor(batch).transpose(0, 1) for batch in batches), use)
+
+        return Peer(name, package, build, differs=DRAWS)
+
+    found = [
+        peer("webdataset, pedalboard, sox for pitch", "webdataset", through_webdataset, pedalboard_and_sox),
+        peer("torch Dataset, pedalboard, sox for pitch", "torch", through_a_dataset, pedalboard_and_sox),
+    ]
+    if also_sox:
+        found.append(peer("torch Dataset, sox", "torch", through_a_dataset, sox_alone))
+    return found
+
+
+def test_batches(benchmark: Any, shards: list[Path], pipe: Pipeline) -> None:
+    """Loading and augmentation alone: what a device that trains faster than this CPU is fed with."""
+    touch = lambda views: views[..., ::4096].sum()  # noqa: E731
+    ours = one_pass(lambda: (batch.audio for batch in pipe), touch)
+    compare(benchmark, ours, contenders(shards, touch, True), items=TRACKS, unit="track", threads=CORES)
+
+
+def test_training_step(benchmark: Any, shards: list[Path], pipe: Pipeline, step: Step) -> None:
+    facts: dict[str, Any] = {"batch": BATCH, "budget": budget(shards, step)}
+    facts["budget_note"] = (
+        f"Transfer: none, the model is on the CPU. Step: batches of {BATCH}, "
+        f"{'bfloat16' if step.bfloat16 else 'float32'}. Where the whole takes less than the sum, stages overlap."
+    )
+    ours = one_pass(lambda: (batch.audio for batch in pipe), step)
+    peers = contenders(shards, step, False)[: 1 if QUICK else None]
+    compare(benchmark, ours, peers, items=TRACKS, unit="track", threads=CORES, facts=facts)
+
+
+def budget(shards: list[Path], step: Step) -> dict[str, float]:
+    """Seconds a track of each stage alone, with all cores: the middle of three."""
+    starts = np.random.default_rng(0).integers(0, int(SECONDS * RATE) - SAMPLES, (2, BATCH))
+    chain = clmr(sample_rate=RATE)
+    done: dict[str, Any] = {}
+
+    def read() -> None:
+        source = open_source([str(path) for path in shards[:1]])
+        done["bytes"] = [bytes(source.read(i).audio) for i in range(BATCH)]
+
+    def decoded() -> None:
+        done["crops"], _ = decode(done["bytes"], starts, SAMPLES, RATE, channels=1, num_threads=CORES)
+
+    def augmented() -> None:
+        done["views"] = chain(done["crops"].flatten(0, 1))
+
+    stages: dict[str, Run] = {"read": read, "decode": decoded, "augment": augmented}
+    stages |= {"transfer": lambda: None, "step": lambda: step(done["views"].unflatten(0, (2, BATCH)))}
+    with equal_threads(CORES):
+        spent = {name: [wall_clock(run)] for name, run in stages.items()}
+        for name, run in stages.items():
+            spent[name] = [wall_clock(run) for _ in range(1 if name == "step" else 3)]
+    times = {name: statistics.median(values) / BATCH for name, values in spent.items()}
+    return {**times, "transfer": 0.0}

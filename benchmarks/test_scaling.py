@@ -1,0 +1,128 @@
+"""How throughput changes with batch size, clip length, threads and shards. No peers: only our own cost."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from harness import QUICK, Run, equal_threads, wall_clock
+from materials import RATE, SAMPLES, batch, encode, music, tracks, write_shards
+
+from fastaug import LogMel, Pipeline, clmr, codecs
+from fastaug.random import Keys
+
+SECONDS = 0.1 if QUICK else 4.0  # measuring time of a curve
+BATCHES = (1, 16, 64) if QUICK else (1, 2, 4, 8, 16, 32, 64, 128, 256)
+LENGTHS = (0.5, 2.678, 10.0) if QUICK else (0.25, 0.5, 1.0, 2.678, 5.0, 10.0, 30.0, 120.0)  # seconds
+SHARDS = (1, 8) if QUICK else (1, 2, 4, 8, 16, 32, 64)
+CORES = os.cpu_count() or 1
+THREADS = (*(n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n < CORES), CORES)
+SERIES = ("chain", "logmel", "decode mp3")
+
+
+@dataclass
+class Point:
+    """One x of a curve: a function to time, and how much work a call does, in the curve's unit."""
+
+    x: float
+    work: float
+    run: Run
+    threads: int = 1
+
+
+def record(benchmark: Any, series: str, axis: str, unit: str, points: list[Point]) -> None:
+    """Time the points in turns, so that a busy moment of the machine bends no curve, and keep the curve."""
+    spent: dict[int, list[float]] = {i: [] for i in range(len(points))}
+
+    def turn(i: int) -> float:
+        with equal_threads(points[i].threads):
+            return wall_clock(points[i].run)
+
+    for i in spent:
+        turn(i)  # warm-up
+    first = [turn(i) for i in spent]
+    rounds = max(3, min(40, int(SECONDS / sum(first))))
+    for i in [i for _ in range(rounds) for i in spent]:
+        spent[i].append(turn(i))
+    kept = []
+    for i, point in enumerate(points):
+        low, median, high = statistics.quantiles(spent[i], n=4, method="inclusive")
+        kept.append({"x": point.x, "work": point.work, "low": low, "median": median, "high": high, "rounds": rounds})
+    benchmark.pedantic(lambda: None, rounds=1)
+    benchmark.extra_info["curve"] = {"series": series, "axis": axis, "unit": unit, "points": kept}
+
+
+def job(series: str, clips: int, seconds: float, together: int | None = None) -> Run:
+    """The work of a series on ``clips`` clips of ``seconds`` each, in calls of ``together`` clips (default: one call).
+    Keys and ranges are those of the clips, so that however they are divided the work is the same."""
+    parts = [slice(i, i + (together or clips)) for i in range(0, clips, together or clips)]
+    samples = round(seconds * RATE)
+    if series == "decode mp3":
+        data = [encoded()[i % 4] for i in range(clips)]
+        begin = np.random.default_rng(2).integers(0, 30 * RATE - samples, clips)
+        return lambda: [codecs.decode(data[p], begin[p], samples, RATE, channels=1, device="cpu") for p in parts]
+    x = clips_of(clips, samples)
+    if series == "logmel":
+        front_end = LogMel(n_fft=1024, hop_length=512, n_mels=128, sample_rate=RATE)
+        return lambda: [front_end(x[p]) for p in parts]
+    transform = clmr(sample_rate=RATE)
+    keys = [Keys.of(0, range(clips)[p]) for p in parts]
+    return lambda: [transform(x[p], keys=k) for p, k in zip(parts, keys, strict=True)]
+
+
+@cache
+def encoded() -> list[bytes]:
+    return tracks(4, 30.0, "mp3")
+
+
+def clips_of(clips: int, samples: int) -> torch.Tensor:
+    """(clips, 1, samples) of music: at most 16 different clips of half a minute, repeated."""
+    several = batch(min(clips, 16), min(samples, 30 * RATE))
+    return several.repeat(-(-clips // len(several)), 1, -(-samples // several.shape[-1]))[:clips, :, :samples]
+
+
+@pytest.mark.parametrize("series", SERIES)
+def test_batch_size(benchmark: Any, series: str) -> None:
+    """The same 64 clips in calls of one, two, …; larger batches have more."""
+    points = [Point(n, max(n, 64), job(series, max(n, 64), SAMPLES / RATE, n)) for n in BATCHES]
+    record(benchmark, series, "batch size", "clip", points)
+
+
+@pytest.mark.parametrize("series", SERIES)
+def test_clip_length(benchmark: Any, series: str) -> None:
+    """Cost a second of audio; batches of eight."""
+    lengths = [length for length in LENGTHS if series != "decode mp3" or length <= 10]
+    points = [Point(length, 8 * length, job(series, 8, length)) for length in lengths]
+    record(benchmark, series, "clip length", "second of audio", points)
+
+
+@pytest.mark.parametrize("series", SERIES)
+@pytest.mark.skipif(CORES < 2, reason="one core")
+def test_threads(benchmark: Any, series: str) -> None:
+    run = job(series, 64, SAMPLES / RATE)
+    record(benchmark, series, "threads", "clip", [Point(n, 64, run, n) for n in THREADS])
+
+
+def test_shards(benchmark: Any, tmp_path: Path) -> None:
+    """The same records in few shards and in many, through a Pipeline that shuffles them and crops, in wav."""
+    records = max(SHARDS) * (4 if QUICK else 16)
+    clips = music(8, RATE // 4, RATE)
+    data = [encode(clips[i % len(clips)], RATE, "wav") for i in range(records)]
+
+    def reader(count: int) -> Callable[[], int]:
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        paths = [str(path) for path in write_shards(folder, data, "wav", records // count)]
+        pipe = Pipeline(paths, sample_rate=RATE, crop_samples=RATE // 8, batch_size=32, seed=0, shuffle=256,
+                        device="cpu", num_threads=0)  # fmt: skip
+        return lambda: sum(len(batch.keys) for batch in pipe)
+
+    record(benchmark, "records of 0.25 s", "shards", "record", [Point(n, records, reader(n)) for n in SHARDS])

@@ -1,0 +1,83 @@
+"""Word of the batches at the end of a DataLoader worker's share of which nothing could be had.
+
+A worker tells of bad records with its next batch. Behind its last one it has none, and to the parent such batches would
+be as if they had never been: missing in the counts, and an epoch that ends with one would never be over. So the worker
+leaves word in a file, which the parent and the workers of the next epoch read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+import tempfile
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastaug.shards.record import BadRecord
+
+__all__ = ["Lost", "Word"]
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a worker says of its last batches.
+
+    Attributes:
+        epoch, count: of which epoch, and how many batches that has. batches: indices of those that were lost.
+        errors, outcomes: as in `Batch`.
+    """
+
+    epoch: int
+    count: int
+    batches: list[int]
+    errors: list[BadRecord]
+    outcomes: list[bool]
+
+
+@dataclass
+class Lost:
+    """The file, of a name that nobody can guess. There is none before something is lost.
+
+    Copies, in workers too, go on reading where the original was when they were made.
+    """
+
+    path: str = field(default_factory=lambda: str(Path(tempfile.gettempdir(), f"fastaug-{secrets.token_hex(16)}")))
+    _read: int = 0
+
+    def __post_init__(self) -> None:
+        weakref.finalize(self, _remove, self.path, os.getpid())
+
+    def tell(self, word: Word) -> None:
+        line = (json.dumps(dataclasses.asdict(word)) + "\n").encode()
+        file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(file, line)
+        finally:
+            os.close(file)
+
+    def news(self) -> Iterator[Word]:
+        """What was not read before."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(self._read)
+                lines = file.read()
+        except FileNotFoundError:
+            return
+        whole = lines[: lines.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in whole.splitlines():
+            said = json.loads(line)
+            yield Word(**(said | {"errors": _records(said["errors"])}))
+
+
+def _records(said: Sequence[dict[str, str]]) -> list[BadRecord]:
+    return [BadRecord(**one) for one in said]  # type: ignore[arg-type]
+
+
+def _remove(path: str, owner: int) -> None:
+    if os.getpid() == owner:
+        Path(path).unlink(missing_ok=True)
