@@ -62,7 +62,7 @@ def test_times_facts_and_speedups_are_targets_too() -> None:
         case("chain", "eight_transforms_of_one_sample[1thread]", 1.1e-3),
         {"suite": "chain", "case": "peak_memory", "batches": 2.5},
         case("decode", "crop[1thread-flac]", 2e-3), case("decode", "crop[2threads-flac]", 1e-3, threads=2),
-        {"suite": "gpu_training", "case": "training_step", "idle_percent": 7.0},
+        {"suite": "gpu_training", "case": "idle_share_while_training[mp3-128]", "idle_percent": 7.0},
     ]  # fmt: skip
     assert row_of("under 1 ms", cases)[2:] == ["1.1 ms (1 thread)", "**no**"]
     assert row_of("memory beside the input", cases)[2:] == ["2.5 batches", "yes"]
