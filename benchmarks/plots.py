@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 from growth import costs
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullLocator
-from rows import roofline, short_name
+from rows import PARTS, roofline, short_name
 
 OURS, PEERS, QUIET, LIMIT = "#0b6e4f", "#9aa5b1", "#52606d", "#c2410c"
 LINES = ("#0b6e4f", "#2563eb", "#c2410c", "#7c3aed", "#b45309", "#0891b2")
@@ -64,7 +64,8 @@ def plain_ticks(axis: Any, places: tuple[float, ...], low: float, high: float) -
 
 def timed_peers(case: dict[str, Any]) -> list[dict[str, Any]]:
     """The peers that have a ratio, the fastest first."""
-    return sorted((peer for peer in case.get("peers", []) if "ratio" in peer), key=lambda peer: peer["ratio"])
+    others = [peer for peer in case.get("peers", []) if "ratio" in peer and not peer["name"].startswith(PARTS)]
+    return sorted(others, key=lambda peer: peer["ratio"])
 
 
 def alone(case: dict[str, Any], cases: list[dict[str, Any]]) -> bool:

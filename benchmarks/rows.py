@@ -16,6 +16,10 @@ PEERS = {
 }  # fmt: skip
 
 
+#: How the names of rows begin that are no peers but fastaug's own parts, timed beside the whole.
+PARTS = ("fastaug", "decode + augment alone", "the FFTs of LogMel alone")
+
+
 def case_table(cases: list[Case]) -> list[str]:
     lines = ["| case | threads | contender | time per item | ratio | agreement |", "|---|---|---|---|---|---|"]
     for case in cases:

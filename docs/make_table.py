@@ -23,6 +23,7 @@ ROWS = {
     "crop[1thread-mp3]": "a crop of an MP3, resampled",
     "crop[1thread-flac]": "a crop of a FLAC file, resampled",
     "two_views[2threads-clmr]": "two CLMR views from the file of a 30 s track, two threads",
+    "two_views[2threads-clmr-256]": "two CLMR views from the file of a 30 s track, two threads",
     "batches": "the same on all cores, beside loaders with the fastest effects",
 }
 
