@@ -93,17 +93,17 @@ def others(native: Any, memory: Memory, x: int, mp3: str, flac: str) -> dict[str
     window = memory("f", [0.25] * 1024)
     bands = memory("f", bytes(4 * ROWS * 513 * frames))
     resample = (ROWS, LENGTH, LENGTH, 0, 0, LENGTH // 2, 1, 2, taps, half, 0, 1)
-    spectrum = (513, ROWS, LENGTH, frames, 512, 512, 1024, 1024, 0, 1.0, 1e-6, 0.0, 1.0, 1, 0, 1)
+    spectrum = (513, ROWS, LENGTH, frames, 512, 512, 1024, 1024, 0, 1.0, 1e-6, 0.0, 1.0, 0.0, 1, 0, 1)
     data, size = memory.bytes(flac)
     trouble = memory("q", [0])
     member = memory("q", [*memory.bytes(mp3), *[0] * 16])
-    crop = memory("q", [0, 0, -1, 0, 0, FRAMES, 0, FRAMES, 0, 0])
+    wanted = memory("q", [0, 0, 0, FRAMES])  # member, row, start, length
     outcome = memory("q", [0, 0])
     audio = memory("f", bytes(4 * 2 * FRAMES))
 
     def decode_mp3() -> None:
         native.fa_audio_probe(member, 1, 1)
-        native.fa_audio_decode(member, crop, 1, None, outcome, audio, 1, 2, FRAMES, FRAMES, 1)
+        native.fa_audio_decode(member, wanted, 1, 0, None, 0, outcome, audio, 1, 2, FRAMES, FRAMES, 1)
         native.fa_audio_release(member, 1)
 
     return {
