@@ -44,8 +44,9 @@ def call(name: str, *arguments: Any, keep: Sequence[Tensor | None]) -> None:
 
 
 def possible(x: Tensor, rows: int) -> bool:
-    """Whether a chain over ``rows`` rows made of x may let its ops wait: on the CPU, with rows for all threads."""
-    return direct(x) and rows >= torch.get_num_threads()
+    """Whether a chain over ``rows`` rows made of x may let its ops wait: on the CPU, with samples in them, and with rows
+    for all threads."""
+    return direct(x) and x.numel() > 0 and rows >= torch.get_num_threads()
 
 
 def flush() -> None:
