@@ -18,7 +18,7 @@ FLAGS = ["-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trap
 FLAGS += ["-fvisibility=hidden", "-g0", "-Wall", "-Wextra"]
 SHIPPED = {"csrc": "fastaug._csrc", "recipes": "fastaug._recipes"}
 DATA_KINDS = ("html", "js", "css", "csv", "json", "svg", "png")  # beside the modules of fastaug/
-SHIPPED_SUFFIXES = {".h", ".cu", ".cpp", ".py", ".toml", ".json", ".yaml", ".yml", ".md"}
+SHIPPED_SUFFIXES = {".h", ".cu", ".cpp", ".py", ".toml", ".json", ".csv", ".yaml", ".yml", ".md"}
 
 NO_COMPILER = """
 fastaug could not compile its native operators with `{command}`:
