@@ -148,7 +148,7 @@ def test_training_and_table(demo: Path) -> None:
     assert card["step"] >= 1 and all(weight.isfinite().all() for weight in encoder.state_dict().values())
     said = (demo.parent / "said.txt").read_text()
     for row in ("random init", "pre-trained", "log-mel statistics"):
-        assert re.search(rf"^{row}.* \d+\.\d ± \d+\.\d$", said, flags=re.MULTILINE), said
+        assert re.search(rf"^{row}.* \d+\.\d ± \d+\.\d \(", said, flags=re.MULTILINE), said
     order = ["device", "data", "folder", "music", "open this in a browser", "speed", "train", "table", "Your own music"]
     places = [said.index(word) for word in order]
     assert places == sorted(places) and "minutes on" in said[places[-2] :]

@@ -54,10 +54,10 @@ threads, crops, objects = map(int, sys.argv[1:])
 
 class Leaking(Gain):
     kept = []
-    def apply(self, x, params, *args, **kwargs):
+    def _apply_to(self, x, *args, **kwargs):
         self.kept.append(x[:crops].clone())
         self.kept += [float(i) for i in range(objects)]
-        return super().apply(x, params, *args, **kwargs)
+        return super()._apply_to(x, *args, **kwargs)
 
 torch.set_num_threads(1)
 with tempfile.TemporaryDirectory() as folder:

@@ -143,7 +143,7 @@ def test_what_the_commands_left() -> None:
     if not Path("runs").is_dir():
         pytest.skip("the blocks were not run")
     for run in ("runs/clmr-gtzan", "runs/clmr-clmr-v2"):
-        assert (Path(run) / "model.safetensors").is_file() and (Path(run) / "probe-linear-default.json").is_file()
+        assert (Path(run) / "model.safetensors").is_file() and (Path(run) / "probe-linear.json").is_file()
     assert Path("listen.html").is_file() and Path("demo-mine/listen.html").is_file()
 
 

@@ -92,7 +92,7 @@ def test_the_probe_loads_the_checkpoint(simclr: ModuleType, music: Path, code: s
     out = simclr.main(config(simclr, music, code, tmp_path))
     table = probe.main(probe.Config(checkpoint=(str(out),), data=str(music), seeds=(0,), device="cpu"))
     assert table.row("pre-trained").mean("accuracy") >= 0.5
-    assert json.loads((out / "probe-linear-default.json").read_text()) == table.to_dict()
+    assert json.loads((out / "probe-linear.json").read_text()) == table.to_dict()
 
 
 def drawn(simclr: ModuleType, cfg: Any) -> tuple[Any, Any, Tensor, Tensor]:

@@ -104,6 +104,7 @@ def test_bad_arguments() -> None:
         LARS(model().parameters(), lr=0.1, momentum=1.0)
     with pytest.raises(ValueError, match="warmup"):
         warmup_cosine(0, 10, 11)
+    assert warmup_cosine(5, 10, 12, floor=1.0) == 0.5 and warmup_cosine(50, 10, 12, floor=1.0) == 1.0
 
 
 def test_the_schedule() -> None:

@@ -127,13 +127,13 @@ def warmup_cosine(step: int, steps: int, warmup: int = 0, floor: float = 0.0) ->
 
     Args:
         step: 0 for the first update. steps: updates of the whole run.
-        warmup: steps of the line; its first value is 1 / warmup.
+        warmup: steps of the line; its first value is 1 / warmup. With floor 1 there may be more of them than ``steps``.
         floor: the factor at the end.
 
     Raises:
-        ValueError: more warm-up than steps.
+        ValueError: more warm-up than steps, and a cosine to come after it.
     """
-    if not 0 <= warmup <= steps:
+    if not 0 <= warmup <= (steps if floor < 1 else math.inf):
         raise ValueError(f"warmup must lie in [0, steps={steps}], got {warmup}")
     if step < warmup:
         return (step + 1) / warmup

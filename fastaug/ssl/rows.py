@@ -63,7 +63,7 @@ class ProbeTable:
         clips: number of clips in train, valid and test.
         about: one line on data, split protocol, label and head.
         multi: several labels a clip.
-        split: name of the split, shown with every row.
+        split: name of the split, shown above the rows and with every confusion matrix.
         classes: names, for the confusion matrix.
         protocol: what was done, in words; settings: in numbers.
         dataset: its name.
@@ -115,7 +115,7 @@ class ProbeTable:
         lines += [" " * wide + "".join(f"{name:>28}" for name in self.metrics)]
         for name, row in zip(names, self.rows, strict=True):
             cells = "".join(f"{_cell(row, m):>28}" for m in self.metrics)
-            lines.append(f"{name:{wide}}{cells}" + (f"  {self.split}" if self.split else ""))
+            lines.append(f"{name:{wide}}{cells}")
         return "\n".join([*lines, "", self._foot()])
 
     def _foot(self) -> str:
