@@ -87,5 +87,8 @@ def test_a_run_keeps_neither_samples_nor_objects(threads: int, crops: int, objec
     if threads == 0 and code:
         pytest.skip("the watch is the same with threads")
     command = [sys.executable, "-c", SCRIPT, *map(str, (threads, crops, objects))]
-    done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, timeout=240)
+    for _ in range(3):  # threads' heaps may still grow in so short a run; what is kept shows every time
+        done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, timeout=240)
+        if done.returncode == code:
+            break
     assert done.returncode & ~1 == code & ~1 and (code == 2 or done.returncode == code), done.stdout + done.stderr

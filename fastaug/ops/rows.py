@@ -44,8 +44,8 @@ def call(name: str, *arguments: Any, keep: Sequence[Tensor | None]) -> None:
 
 
 def possible(x: Tensor, rows: int) -> bool:
-    """Whether a chain over ``rows`` rows made of x may let its ops wait: on the CPU, with samples in them, and with rows
-    for all threads."""
+    """Whether a chain over ``rows`` rows made of x may let its ops wait: on the CPU, with rows for all threads, and not
+    on clips without samples."""
     return direct(x) and x.numel() > 0 and rows >= torch.get_num_threads()
 
 
