@@ -12,19 +12,20 @@ from harness import Run, wall_clock
 _job: tuple[Callable[..., Any], list[tuple[Any, ...]]]
 
 
-def clip_by_clip(function: Callable[..., Any], *columns: Sequence[Any], threads: int) -> Run:
+def clip_by_clip(function: Callable[..., Any], *columns: Sequence[Any], threads: int, processes: bool = True) -> Run:
     """A function that calls ``function`` on every row of ``columns`` and returns the list of results.
 
     With more than one thread, users of such libraries choose between a thread pool (good where the library releases
     the GIL) and worker processes (good where it does not, but every result is copied back). Both are tried here, and
-    the faster one is timed.
+    the faster one is timed. ``processes=False`` leaves the processes out, for functions that may not be called in a
+    fork of a process with threads.
     """
     rows = list(zip(*columns, strict=True))
     if threads == 1:
         return lambda: [function(*row) for row in rows]
     function(*rows[0])  # lazy imports and compilation happen before the fork
     candidates = [_in_threads(function, rows, threads)]
-    if "fork" in multiprocessing.get_all_start_methods():
+    if processes and "fork" in multiprocessing.get_all_start_methods():
         candidates.append(_in_processes(function, rows, threads))
     for candidate in candidates:
         candidate()

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 QUICK = os.environ.get("QUICK", "0") not in ("", "0")
-BUDGET_SECONDS = 0.25 if QUICK else 3.0  # measuring time per contender
-ROUNDS = (3, 15) if QUICK else (5, 60)  # fewest and most turns of a contender
+BUDGET_SECONDS = 0.2 if QUICK else 3.0  # measuring time per contender
+ROUNDS = (3, 12) if QUICK else (5, 60)  # fewest and most turns of a contender
 
 Run = Callable[[], Any]
 Timer = Callable[[Run], float]

@@ -19,6 +19,10 @@ from fastaug.ops._library import direct, native, threads
 __all__ = ["call", "chain", "collecting", "flush", "possible", "repeated"]
 
 
+#: Samples of a batch that the second cache of a core (1 MiB here) holds.
+LEAST = 1 << 18
+
+
 class _Waiting(threading.local):
     """What waits in this thread: native steps, and the tensors whose addresses they hold."""
 
@@ -44,9 +48,9 @@ def call(name: str, *arguments: Any, keep: Sequence[Tensor | None]) -> None:
 
 
 def possible(x: Tensor, rows: int) -> bool:
-    """Whether a chain over ``rows`` rows made of x may let its ops wait: on the CPU, with rows for all threads, and not
-    on clips without samples."""
-    return direct(x) and x.numel() > 0 and rows >= torch.get_num_threads()
+    """Whether a chain over ``rows`` rows made of x (B, C, T) may let its ops wait: on the CPU, with rows for all
+    threads, and where it pays: a batch that lies in the cache as a whole has nothing to gain."""
+    return direct(x) and rows * x[:1].numel() > LEAST and rows >= torch.get_num_threads()
 
 
 def flush() -> None:
