@@ -173,7 +173,9 @@ def timed(run: Run, timer: Timer) -> tuple[Any, float]:
 
 
 def shorten(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    """The beginning of what it says, without the traceback that some libraries put into it: paths of a machine."""
+    said = str(error).partition("with the following traceback")[0]
+    return " ".join(said.replace(os.getcwd(), ".").split())[:200]
 
 
 def interleave(benchmark: Any, contenders: dict[str, Contender], timer: Timer) -> None:
