@@ -13,7 +13,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from fastaug.ssl.cola import Cola, pair_cross_entropy, triplet
+from fastaug.ssl.cola import Cola
+from fastaug.ssl.losses import pair_cross_entropy, triplet
 
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 

@@ -95,5 +95,9 @@ def call_with(function: Callable[..., Any], **offered: Any) -> tuple[Any, dict[s
 
 def config_hash(config: Any, ignore: Sequence[str] = ()) -> str:
     """12 hex digits of a dataclass's fields except ``ignore``: equal hashes mean the same experiment."""
-    values = {k: v for k, v in dataclasses.asdict(config).items() if k not in ignore}
+    return hash_of({k: v for k, v in dataclasses.asdict(config).items() if k not in ignore})
+
+
+def hash_of(values: dict[str, Any]) -> str:
+    """12 hex digits of JSON-able settings."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

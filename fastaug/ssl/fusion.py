@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
@@ -18,7 +17,7 @@ from fastaug.ssl.checkpoint import load_encoder, save_model
 from fastaug.ssl.config import call_with, resolve
 from fastaug.ssl.encoders import Projector
 from fastaug.ssl.fusion_encoders import AUDIO, SPECTROGRAM, Description, EarlyFusion, ModelFusion, TwoFormats
-from fastaug.ssl.losses import gather, nt_xent
+from fastaug.ssl.losses import nt_xent, pair_cross_entropy
 
 __all__ = [
     "MultiFormat",
@@ -114,14 +113,8 @@ def cross_format(z_audio: Tensor, z_spectrogram: Tensor, temperature: float = 0.
         raise ValueError(
             f"cross_format: both must be (B, D), got {tuple(z_audio.shape)} and {tuple(z_spectrogram.shape)}"
         )
-    if not temperature > 0:
-        raise ValueError(f"cross_format: temperature must be > 0, got {temperature}")
-    audio, spectrogram = nnf.normalize(z_audio.float(), dim=1), nnf.normalize(z_spectrogram.float(), dim=1)
-    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    all_audio, all_spectrogram = (gather(audio), gather(spectrogram)) if several else (audio, spectrogram)
-    own = torch.arange(len(audio), device=audio.device) + (dist.get_rank() * len(audio) if several else 0)
-    there = nnf.cross_entropy(audio @ all_spectrogram.T / temperature, own)
-    back = nnf.cross_entropy(spectrogram @ all_audio.T / temperature, own)
+    there, _ = pair_cross_entropy(z_audio, z_spectrogram, temperature)
+    back, _ = pair_cross_entropy(z_spectrogram, z_audio, temperature)
     return (there + back) / 2
 
 

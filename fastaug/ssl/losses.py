@@ -1,6 +1,7 @@
 """Contrastive losses.
 
-``nt_xent`` follows Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations" (2020), eq. 1.
+``nt_xent`` follows Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations" (2020), eq. 1;
+``pair_cross_entropy`` Saeed et al., "Contrastive Learning of General-Purpose Audio Representations" (2021).
 """
 
 from __future__ import annotations
@@ -15,6 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def _several_processes() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _all(local: Tensor) -> Tensor:
+    """All processes' (n, ...) as (world * n, ...), in rank order, without a gradient."""
+    parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, local.contiguous())
+    return torch.cat(parts)
+
+
 class _Gather(torch.autograd.Function):
     """Concatenate equal-sized tensors of all processes along dim 0; the gradient sums what every process sends back.
 
@@ -25,9 +37,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:
-        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, local.contiguous())
-        return torch.cat(parts)
+        return _all(local)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
@@ -40,12 +50,6 @@ def gather(local: Tensor) -> Tensor:
     """All processes' (n, ...) as (world * n, ...), in rank order, differentiable; n must be the same on all."""
     result: Tensor = _Gather.apply(local)
     return result
-
-
-def _gather_ids(local: Tensor) -> Tensor:
-    parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, local.contiguous())
-    return torch.cat(parts)
 
 
 def group_ids(values: Sequence[Any], device: torch.device | str = "cpu") -> Tensor:
@@ -87,8 +91,7 @@ def nt_xent(
         raise ValueError(f"nt_xent: z_i and z_j must both be (B, D), got {tuple(z_i.shape)} and {tuple(z_j.shape)}")
     if not temperature > 0:
         raise ValueError(f"nt_xent: temperature must be > 0, got {temperature}")
-    if across_processes is None:
-        across_processes = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    across_processes = _several_processes() if across_processes is None else across_processes
     if groups is not None and groups.shape != z_i.shape[:1]:
         raise ValueError(f"nt_xent: groups must be ({len(z_i)},), got {tuple(groups.shape)}")
     # At least float32, even under autocast: similarities / temperature exceed what half precision resolves.
@@ -104,8 +107,69 @@ def nt_xent(
     partner = torch.cat([own + total, own])
     left_out = torch.zeros_like(logits, dtype=torch.bool)
     if groups is not None:
-        all_groups = _gather_ids(groups) if across_processes else groups
+        all_groups = _all(groups) if across_processes else groups
         same = (groups[:, None] == all_groups) & (groups[:, None] >= 0)
         left_out = same.repeat(2, 2).scatter(1, partner[:, None], False)
     logits = logits.masked_fill(left_out.scatter(1, itself[:, None], True), float("-inf"))
     return F.cross_entropy(logits, partner)
+
+
+def pair_cross_entropy(
+    queries: Tensor, keys: Tensor, temperature: float | None = None, across_processes: bool | None = None
+) -> tuple[Tensor, Tensor]:
+    """Cross entropy of finding each row's own key among the keys of the whole batch; one direction, as published.
+
+    Args:
+        queries, keys: (B, D), row b of one belonging to row b of the other.
+        temperature: None: logits are the plain inner products (the bilinear similarity). Else cosine similarities are
+            divided by it, > 0; 0.2 in the published code.
+        across_processes: also contrast with the keys of all other processes. None: if torch.distributed runs with more
+            than one process.
+
+    Returns:
+        The mean over this process's B queries, whose mean over processes is the loss of the joined batch, gradient
+        included; and the share of queries whose own key scores highest, in [0, 1]. Both 0-dimensional.
+    """
+    if temperature is not None and not temperature > 0:
+        raise ValueError(f"pair_cross_entropy: temperature must be > 0, got {temperature}")
+    queries, keys, own = _joined("pair_cross_entropy", queries, keys, temperature is not None, across_processes)
+    logits = queries @ keys.T / (temperature or 1.0)
+    found = (logits.detach().argmax(1) == own).float().mean()
+    return F.cross_entropy(logits, own), found
+
+
+def triplet(
+    queries: Tensor, keys: Tensor, margin: float = 0.5, across_processes: bool | None = None
+) -> tuple[Tensor, Tensor]:
+    """Hinge on squared distances of unit vectors: the own key must be closer than every other key, by ``margin``.
+
+    The mean over all (query, other key) pairs, satisfied ones included. Arguments and results as `pair_cross_entropy`;
+    margin > 0, in squared distance (0 to 4). Needs two examples or more, over all processes.
+    """
+    if not margin > 0:
+        raise ValueError(f"triplet: margin must be > 0, got {margin}")
+    queries, keys, own = _joined("triplet", queries, keys, True, across_processes)
+    if len(keys) < 2:
+        raise ValueError("triplet: a single pair has nothing to be told from; use a batch of two or more")
+    distance = 2 - 2 * queries @ keys.T
+    positive = distance.gather(1, own[:, None])
+    hinge = F.relu(margin + positive - distance).scatter(1, own[:, None], 0.0)
+    found = (distance.detach().argmin(1) == own).float().mean()
+    return hinge.sum(1).mean() / (len(keys) - 1), found
+
+
+def _joined(
+    name: str, queries: Tensor, keys: Tensor, unit: bool, across_processes: bool | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries of this process, keys of all, and where each query's own key is; float32 even under autocast."""
+    if queries.ndim != 2 or queries.shape != keys.shape:
+        shapes = f"{tuple(queries.shape)} and {tuple(keys.shape)}"
+        raise ValueError(f"{name}: queries and keys must both be (B, D), got {shapes}")
+    across_processes = _several_processes() if across_processes is None else across_processes
+    queries, keys = queries.float(), keys.float()
+    if unit:
+        queries, keys = F.normalize(queries, dim=1), F.normalize(keys, dim=1)
+    own = torch.arange(len(queries), device=queries.device)
+    if across_processes:
+        keys, own = gather(keys), own + dist.get_rank() * len(queries)
+    return queries, keys, own

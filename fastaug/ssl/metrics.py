@@ -97,8 +97,8 @@ def score(scores: Tensor, labels: Tensor) -> dict[str, float]:
     if not is_multi(labels):
         return {"accuracy": float((scores.argmax(1) == labels).double().mean())}
     s, y = scores.double().numpy(), labels.numpy() > 0.5
-    roc, pr, skipped = _macro(y.T, s.T)
-    roc_clip, pr_clip, skipped_clips = _macro(y, s)
+    roc, pr, skipped = _macro(y, s)
+    roc_clip, pr_clip, skipped_clips = _macro(y.T, s.T)
     return {
         "roc_auc": roc,
         "pr_auc": pr,
@@ -109,15 +109,23 @@ def score(scores: Tensor, labels: Tensor) -> dict[str, float]:
     }
 
 
-def _macro(truth: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> tuple[float, float, int]:
-    """Mean ROC-AUC and average precision over rows in which both values occur; and the number of other rows."""
+def by_class(truth: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Average precision and ROC-AUC, (2, n), of each column of (N, n); NaN where only one value occurs."""
     try:
         from sklearn.metrics import average_precision_score, roc_auc_score
     except ImportError as error:
         raise ImportError("ROC-AUC and PR-AUC need scikit-learn: pip install scikit-learn") from error
-    rows = [r for r in range(len(truth)) if 0 < truth[r].sum() < truth.shape[1]]
-    if not rows:
-        return float("nan"), float("nan"), len(truth)
-    roc = float(np.mean([roc_auc_score(truth[r], scores[r]) for r in rows]))
-    pr = float(np.mean([average_precision_score(truth[r], scores[r]) for r in rows]))
-    return roc, pr, len(truth) - len(rows)
+    found = np.full((2, truth.shape[1]), np.nan)
+    for c in range(truth.shape[1]):
+        if 0 < truth[:, c].sum() < len(truth):
+            found[0, c] = average_precision_score(truth[:, c], scores[:, c])
+            found[1, c] = roc_auc_score(truth[:, c], scores[:, c])
+    return found
+
+
+def _macro(truth: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> tuple[float, float, int]:
+    """Mean ROC-AUC and average precision over columns in which both values occur; and the number of other columns."""
+    found = by_class(truth, scores)
+    known = found[:, ~np.isnan(found[0])]
+    pr, roc = (float(row.mean()) if row.size else float("nan") for row in known)
+    return roc, pr, truth.shape[1] - known.shape[1]

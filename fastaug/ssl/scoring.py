@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fastaug.ssl.metrics import is_multi, labelled, score
+from fastaug.ssl.metrics import by_class, is_multi, labelled, score
 
 __all__ = ["Report", "report", "t_interval"]
 
@@ -60,21 +59,10 @@ def report(scores: Tensor, labels: Tensor, probabilities: Tensor | None = None) 
         confusion = torch.bincount(labels * n + scores.argmax(1), minlength=n * n).view(n, n)
         hits, said, are = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
     f1 = torch.where(said + are > 0, 2 * hits / (said + are).clamp(min=1), torch.nan).double()
-    ap, auc = _by_class(truth.numpy(), scores.double().numpy())
+    ap, auc = by_class(truth.numpy(), scores.double().numpy())
     values["map"] = float(np.nanmean(ap)) if not np.isnan(ap).all() else math.nan
     values["macro_f1"] = float(f1.nanmean())  # over the classes that occur, in the truth or in what was said
     return Report(values, confusion, {"average_precision": ap.tolist(), "roc_auc": auc.tolist(), "f1": f1.tolist()})
-
-
-def _by_class(truth: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> tuple[Any, Any]:
-    """Average precision and ROC-AUC of each column; NaN where only one value occurs."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    ap, auc = np.full((2, truth.shape[1]), math.nan)
-    for c in range(truth.shape[1]):
-        if 0 < truth[:, c].sum() < len(truth):
-            ap[c], auc[c] = average_precision_score(truth[:, c], scores[:, c]), roc_auc_score(truth[:, c], scores[:, c])
-    return ap, auc
 
 
 def t_interval(values: Tensor, confidence: float = 0.95) -> tuple[float, float]:

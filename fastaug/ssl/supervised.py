@@ -24,6 +24,7 @@ from fastaug.shards.record import RecordError
 from fastaug.shards.source import Source, subset
 from fastaug.ssl import representations as reps
 from fastaug.ssl.checkpoint import build_encoder, load_encoder, load_state, read_card, save_model, save_state
+from fastaug.ssl.config import hash_of
 from fastaug.ssl.data import Dataset, model_input
 from fastaug.ssl.encoders import out_dim
 from fastaug.ssl.feature_cache import file_hash
@@ -196,20 +197,17 @@ def _save(
     folder.mkdir(parents=True, exist_ok=True)
     cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
     state = {
-        "config_hash": _hash(about), "config": about, "step": epoch, "done": done, "model": model.state_dict(),
+        "config_hash": hash_of(about), "config": about, "step": epoch, "done": done, "model": model.state_dict(),
         "optimiser": optimiser.state_dict(), "best": best.state_dict(), "random": torch.get_rng_state(), "cuda": cuda,
     }  # fmt: skip
-    try:
-        save_state(folder, state)
-    except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
-        raise ValueError(f"{folder}: the training cannot be saved: {error}") from error
+    save_state(folder, state)
 
 
 def _resume(
     folder: Path, about: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer, best: Best
 ) -> tuple[int, bool]:
     """(epochs done, whether it had stopped)."""
-    state = load_state(folder, _hash(about), about)
+    state = load_state(folder, hash_of(about), about)
     if state is None:
         return 0, False
     model.load_state_dict(state["model"])
@@ -219,10 +217,6 @@ def _resume(
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
     return state["step"], state["done"]
-
-
-def _hash(about: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def known_labels(data: Dataset, source: Source) -> tuple[Tensor, list[str]]:
@@ -272,7 +266,8 @@ def supervised_table(
     card = reps.common_card([read_card(path)[1] for path in checkpoints] or [card or {}])
     task = Task(data, card, torch.device(device), protocol, batch_size, transform, stop)
     parts = reps.three_parts(data)
-    labels, keys = known_labels(data, parts["train"])
+    known = {part: known_labels(data, source) for part, source in parts.items()}
+    labels, keys = known["train"]
     rows = [Row(FINETUNED if mode == "finetune" else SUPERVISED, labels=str(share)) for share in shares]
     for row, share in zip(rows, shares, strict=True):
         for turn, seed in enumerate(seeds):
@@ -285,7 +280,7 @@ def supervised_table(
             if place:
                 about = {"mode": mode, "protocol": protocol.name, "classes": data.classes, "data": data.name}
                 save_model(place, model, {**card, **about, "split_protocol": data.protocol, "label": data.label})
-    clips = {part: int(labelled(known_labels(data, source)[0]).sum()) for part, source in parts.items()}
+    clips = {part: int(labelled(found).sum()) for part, (found, _) in known.items()}
     return finished_table(rows, data, clips, f"mode {mode}", protocol, mode)
 
 
