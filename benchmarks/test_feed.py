@@ -21,7 +21,7 @@ from fastaug.codecs import decode
 from fastaug.shards import open_source
 from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN
 from fastaug.ssl.losses import nt_xent
-from fastaug.ssl.run import keep_freed_memory
+from fastaug.ssl.training.run import keep_freed_memory
 
 CORES = os.cpu_count() or 1
 BATCH = 2 if QUICK else 48

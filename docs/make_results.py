@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastaug.ssl.results import markdown, read
+from fastaug.ssl.probe.results import markdown, read
 
 ROOT = Path(__file__).parents[1]
 HEAD = """# Measured results

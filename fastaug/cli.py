@@ -192,8 +192,8 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _embed(options: argparse.Namespace) -> int:
     from fastaug.codecs.quiet import quiet_decoders
-    from fastaug.ssl.distributed import start
     from fastaug.ssl.embed import embed
+    from fastaug.ssl.training.distributed import start
 
     with quiet_decoders():
         print(

@@ -24,18 +24,18 @@ import torch
 from tqdm import tqdm
 
 from fastaug import LogMel, Pipeline
-from fastaug.ssl import fusion
-from fastaug.ssl import run as runs
-from fastaug.ssl.accumulate import backward
 from fastaug.ssl.checkpoint import load_encoder, read_card, save_model
 from fastaug.ssl.config import parse, resolve
 from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, restore
-from fastaug.ssl.distributed import World, start
-from fastaug.ssl.fusion_probe import Rows, fusion_rows, join_seeds, row_lines
-from fastaug.ssl.fusion_source import RUNS, source_tables
-from fastaug.ssl.monitor import Monitor, knn_monitor
+from fastaug.ssl.fusion import model as fusion
+from fastaug.ssl.fusion.probe import Rows, fusion_rows, join_seeds, row_lines
+from fastaug.ssl.fusion.published import RUNS, source_tables
 from fastaug.ssl.optim import contrastive_optimiser, set_rate, warmup_cosine
-from fastaug.ssl.precision import Precision
+from fastaug.ssl.training import run as runs
+from fastaug.ssl.training.accumulate import backward
+from fastaug.ssl.training.distributed import World, start
+from fastaug.ssl.training.monitor import Monitor, knn_monitor
+from fastaug.ssl.training.precision import Precision
 
 CONFIGS = Path(__file__).parent / "configs"
 FREE = ("probe_data", "head", "probe_seeds", "probe_steps", "tables", "table_seeds", "mtat")  # not of the pre-training
@@ -61,10 +61,12 @@ class Config:
     hop_length: int = 512  # samples
     n_mels: int = 128
     on_error: Literal["raise", "skip", "replace"] = "replace"  # a file that cannot be read
-    transform: str = "branch_waveform"  # of waveforms: a name of fastaug.ssl.fusion_source, or module:callable; "none"
+    transform: str = (
+        "branch_waveform"  # of waveforms: a name of fastaug.ssl.fusion.published, or module:callable; "none"
+    )
     spec_transform: str = "branch_spectrogram"  # of spectrograms: likewise
     # model
-    audio_encoder: str = "fastaug.ssl.fusion_encoders:BranchCNN"  # or another encoder of (B, C, T), or module:callable
+    audio_encoder: str = "fastaug.ssl.fusion.encoders:BranchCNN"  # or another encoder of (B, C, T), or module:callable
     spectrogram_encoder: str = "ResNet18"  # or another encoder of (B, C, F, N); early gives it two channels
     audio_checkpoint: str = ""  # separate and decision: a run of recipes/clmr.py instead of training, with the next
     spectrogram_checkpoint: str = ""  # a run of recipes/simclr_spec.py
@@ -179,7 +181,7 @@ def main(cfg: Config, stop: runs.Stop | None = None) -> Path:
 
 def training_pipeline(cfg: Config, data: Dataset, world: World, batch_size: int) -> Pipeline:
     """All views of a clip from one decode; an epoch is at least 32 batches, so that small sets do not restart often."""
-    names, home = (cfg.transform, cfg.spec_transform), "fastaug.ssl.fusion_source"
+    names, home = (cfg.transform, cfg.spec_transform), "fastaug.ssl.fusion.published"
     chains = [None if name == "none" else resolve(name, home)() for name in names]
     transforms, spec_transforms = fusion.format_views(cfg.fusion, *chains)
     frontend = None if cfg.fusion == "audio" else LogMel(**logmel_kwargs(cfg))

@@ -23,13 +23,13 @@ from typing import Any, Literal
 from fastaug.ssl.checkpoint import read_card
 from fastaug.ssl.config import parse, resolve
 from fastaug.ssl.data import demo_corpus
-from fastaug.ssl.distributed import start
-from fastaug.ssl.protocols import choose_protocol
-from fastaug.ssl.results import append, of_table
-from fastaug.ssl.rows import ProbeTable
-from fastaug.ssl.run import Stop, command_line, guarded
-from fastaug.ssl.supervised import Interrupted, supervised_table
-from fastaug.ssl.table import Share, probe_table
+from fastaug.ssl.probe.protocols import choose_protocol
+from fastaug.ssl.probe.results import append, of_table
+from fastaug.ssl.probe.rows import ProbeTable
+from fastaug.ssl.probe.supervised import Interrupted, supervised_table
+from fastaug.ssl.probe.table import Share, probe_table
+from fastaug.ssl.training.distributed import start
+from fastaug.ssl.training.run import Stop, command_line, guarded
 
 DEMO_RUN = Path("runs/clmr-demo")
 # The encoder of preset demo, for a table without any checkpoint.

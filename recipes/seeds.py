@@ -22,9 +22,9 @@ import clmr
 from fastaug.ssl.checkpoint import read_card
 from fastaug.ssl.config import load_preset, parse
 from fastaug.ssl.data import demo_corpus
-from fastaug.ssl.distributed import start
-from fastaug.ssl.run import guarded
-from fastaug.ssl.table import LOGMEL, PRETRAINED, RANDOM, ProbeTable, probe_table
+from fastaug.ssl.probe.table import LOGMEL, PRETRAINED, RANDOM, ProbeTable, probe_table
+from fastaug.ssl.training.distributed import start
+from fastaug.ssl.training.run import guarded
 
 
 @dataclass(frozen=True)

@@ -26,19 +26,28 @@ from tqdm import tqdm
 
 import fastaug.transforms as T
 from fastaug import LogMel, Pipeline
-from fastaug.ssl.accumulate import backward, split
 from fastaug.ssl.checkpoint import save_model
 from fastaug.ssl.config import call_with, parse, resolve
 from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, groups, model_input, restore
-from fastaug.ssl.distributed import World, start
 from fastaug.ssl.encoders import Contrastive, Projector, out_dim
 from fastaug.ssl.losses import nt_xent
-from fastaug.ssl.monitor import Monitor, knn_monitor
 from fastaug.ssl.optim import contrastive_optimiser, set_rate, warmup_cosine
-from fastaug.ssl.precision import Precision
-from fastaug.ssl.recompute import recompute
-from fastaug.ssl.run import Run, Stop, closing_words, command_line, free_fields, guarded, keep_freed_memory, report
 from fastaug.ssl.spectrogram_encoders import load_weights
+from fastaug.ssl.training.accumulate import backward, split
+from fastaug.ssl.training.distributed import World, start
+from fastaug.ssl.training.monitor import Monitor, knn_monitor
+from fastaug.ssl.training.precision import Precision
+from fastaug.ssl.training.recompute import recompute
+from fastaug.ssl.training.run import (
+    Run,
+    Stop,
+    closing_words,
+    command_line,
+    free_fields,
+    guarded,
+    keep_freed_memory,
+    report,
+)
 
 CONFIGS = Path(__file__).parent / "configs"
 

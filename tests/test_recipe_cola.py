@@ -16,9 +16,9 @@ from fastaug import LogMel
 from fastaug.ssl.checkpoint import load_encoder, read_card
 from fastaug.ssl.config import load_preset
 from fastaug.ssl.data import Dataset, discover
-from fastaug.ssl.distributed import World
 from fastaug.ssl.encoders import BandCNN, EfficientNetB0
 from fastaug.ssl.frontend import logmel_settings
+from fastaug.ssl.training.distributed import World
 from test_recipes import CROP, RATE, RECIPES, StopAfter, command, environment, log, recipe, weights
 
 # Fixtures.

@@ -21,10 +21,10 @@ from fastaug import LogMel, Pipeline
 from fastaug.ssl.checkpoint import load_encoder, read_card
 from fastaug.ssl.config import load_preset
 from fastaug.ssl.data import Dataset, discover, endless
-from fastaug.ssl.distributed import World
-from fastaug.ssl.fusion import contrast, model_inputs, two_views
-from fastaug.ssl.fusion_encoders import BranchCNN
+from fastaug.ssl.fusion.encoders import BranchCNN
+from fastaug.ssl.fusion.model import contrast, model_inputs, two_views
 from fastaug.ssl.spectrogram_encoders import ResNet18
+from fastaug.ssl.training.distributed import World
 from test_recipes import CROP, RATE, RECIPES, StopAfter, command, environment, log, recipe, weights
 
 # Fixtures.

@@ -19,8 +19,8 @@ import torch
 
 from fastaug.ssl.checkpoint import save_model
 from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN
-from fastaug.ssl.protocols import PROTOCOLS
-from fastaug.ssl.results import read
+from fastaug.ssl.probe.protocols import PROTOCOLS
+from fastaug.ssl.probe.results import read
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "probe.py"
 RATE, CROP = 8000, 2048
@@ -165,7 +165,7 @@ def test_networks(probe: ModuleType, music: Path, run: Path, mode: str, capsys: 
 def test_representation_z_and_a_second_run_that_decodes_nothing(
     probe: ModuleType, music: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fastaug.ssl import representations
+    from fastaug.ssl.probe import representations
 
     h = probe.main(probe.Config(**settings(run, music)))
     z = probe.main(probe.Config(**settings(run, music, representation="z")))

@@ -18,8 +18,8 @@ import test_recipes
 from fastaug.ssl.checkpoint import load_encoder, read_card
 from fastaug.ssl.config import load_preset
 from fastaug.ssl.data import Dataset, discover
-from fastaug.ssl.distributed import World
 from fastaug.ssl.encoders import EfficientNetB0, ResNet18, out_dim
+from fastaug.ssl.training.distributed import World
 from test_recipes import CROP, RATE, RECIPES, StopAfter, command, environment, log, recipe, weights
 
 # Fixtures.

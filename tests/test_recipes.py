@@ -25,9 +25,9 @@ from fastaug.ssl.checkpoint import load_encoder, read_card
 from fastaug.ssl.config import load_preset, parse
 from fastaug.ssl.convert import convert_clmr
 from fastaug.ssl.data import Dataset
-from fastaug.ssl.distributed import World
 from fastaug.ssl.encoders import STRIDES
-from fastaug.ssl.run import guarded
+from fastaug.ssl.training.distributed import World
+from fastaug.ssl.training.run import guarded
 from test_ssl_weights import published
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"

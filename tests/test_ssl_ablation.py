@@ -11,11 +11,11 @@ from torch import nn
 
 import fastaug.transforms as T
 from fastaug.random import Keys
-from fastaug.ssl.ablation import ablation
 from fastaug.ssl.config import load_preset
-from fastaug.ssl.distributed import World
 from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN
 from fastaug.ssl.optim import LARS, contrastive_optimiser
+from fastaug.ssl.training.ablation import ablation
+from fastaug.ssl.training.distributed import World
 from test_recipes import RECIPES, recipe
 
 

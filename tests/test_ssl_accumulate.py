@@ -12,11 +12,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from fastaug.ssl.accumulate import backward, split
 from fastaug.ssl.encoders import EfficientNetB0, ResNet18, SampleCNN
 from fastaug.ssl.losses import nt_xent
-from fastaug.ssl.precision import Precision
-from fastaug.ssl.recompute import recompute
+from fastaug.ssl.training.accumulate import backward, split
+from fastaug.ssl.training.precision import Precision
+from fastaug.ssl.training.recompute import recompute
 
 PLAIN = Precision("float32", torch.device("cpu"))
 

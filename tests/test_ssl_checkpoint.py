@@ -17,7 +17,7 @@ from torch import nn
 
 from fastaug.ssl import checkpoint
 from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN
-from fastaug.ssl.run import Run, report
+from fastaug.ssl.training.run import Run, report
 
 KWARGS = {"sample_rate": 8000, "width": 0.125}
 
@@ -137,7 +137,7 @@ FULL = """
 import resource, signal, sys
 from pathlib import Path
 import torch
-from fastaug.ssl.run import Run, guarded
+from fastaug.ssl.training.run import Run, guarded
 from test_ssl_checkpoint import Config
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then writing past the limit fails as it does on a full disk
 run = Run(Path(sys.argv[1]), Config(), tensorboard=False)

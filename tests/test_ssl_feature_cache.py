@@ -15,11 +15,11 @@ import torch
 from fastaug.ssl.checkpoint import save_model
 from fastaug.ssl.data import discover
 from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN
-from fastaug.ssl.feature_cache import FeatureCache, file_hash, stamp
-from fastaug.ssl.features import Features, join
-from fastaug.ssl.protocols import DEFAULT, PROTOCOLS
-from fastaug.ssl.representations import Extractor, checkpoint, divide, load_projector, statistics, three_parts
-from fastaug.ssl.table import probe_table
+from fastaug.ssl.probe.cache import FeatureCache, file_hash, stamp
+from fastaug.ssl.probe.features import Features, join
+from fastaug.ssl.probe.protocols import DEFAULT, PROTOCOLS
+from fastaug.ssl.probe.representations import Extractor, checkpoint, divide, load_projector, statistics, three_parts
+from fastaug.ssl.probe.table import probe_table
 
 RATE, CROP = 8000, 2048
 CARD: dict[str, Any] = {

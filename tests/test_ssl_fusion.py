@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from fastaug import LogMel
 from fastaug.ssl.checkpoint import load_encoder, save_model
 from fastaug.ssl.encoders import SampleCNN
-from fastaug.ssl.fusion import (
+from fastaug.ssl.fusion.encoders import BranchCNN, SpectrogramCNN, WaveformFrames
+from fastaug.ssl.fusion.model import (
     MultiFormat,
     contrast,
     cross_format,
@@ -26,13 +27,12 @@ from fastaug.ssl.fusion import (
     model_inputs,
     two_views,
 )
-from fastaug.ssl.fusion_encoders import BranchCNN, SpectrogramCNN, WaveformFrames
-from fastaug.ssl.fusion_probe import decision_weight, join_seeds
-from fastaug.ssl.fusion_source import SOURCE, source_tables
+from fastaug.ssl.fusion.probe import decision_weight, join_seeds
+from fastaug.ssl.fusion.published import SOURCE, source_tables
 from fastaug.ssl.losses import nt_xent
 
 LOGMEL = {"n_fft": 256, "hop_length": 128, "n_mels": 16, "sample_rate": 8_000, "normalise": "clip"}
-ENCODERS = ("fastaug.ssl.fusion_encoders:BranchCNN", "fastaug.ssl.fusion_encoders:SpectrogramCNN")
+ENCODERS = ("fastaug.ssl.fusion.encoders:BranchCNN", "fastaug.ssl.fusion.encoders:SpectrogramCNN")
 CROP = 10_368
 KINDS = ("separate", "joint", "early", "model", "audio", "spectrogram")
 

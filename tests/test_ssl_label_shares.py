@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from fastaug.ssl.label_shares import choose_share, choose_shots, share_of_label_sets
+from fastaug.ssl.probe.label_shares import choose_share, choose_shots, share_of_label_sets
 
 CLASSES = ("a", "b", "c")
 KEYS = [f"clip{i:03}" for i in range(200)]

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from fastaug.ssl.config import call_with, config_hash, load_preset, parse, resolve
-from fastaug.ssl.monitor import Budget, CollapseWatch, KnnMonitor, Monitor
-from fastaug.ssl.run import Stop
+from fastaug.ssl.training.monitor import Budget, CollapseWatch, KnnMonitor, Monitor
+from fastaug.ssl.training.run import Stop
 
 CPU = torch.device("cpu")
 

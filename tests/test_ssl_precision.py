@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastaug.ssl.precision import Precision, fastest
+from fastaug.ssl.training.precision import Precision, fastest
 
 CPU = torch.device("cpu")
 

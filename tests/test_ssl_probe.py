@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastaug.ssl.features import Features, calibrate_batch_norm, extract, logmel_statistics
-from fastaug.ssl.probe import Head, clip_logits, evaluate
-from fastaug.ssl.table import ProbeTable, Row
+from fastaug.ssl.probe.features import Features, calibrate_batch_norm, extract, logmel_statistics
+from fastaug.ssl.probe.heads import Head, clip_logits, evaluate
+from fastaug.ssl.probe.table import ProbeTable, Row
 
 
 def blobs(clips: int, seed: int, noise: float = 1.0, classes: int = 3) -> Features:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fastaug.ssl import protocols
-from fastaug.ssl.features import Features
 from fastaug.ssl.metrics import score
-from fastaug.ssl.probe import Best, Head, nearest, predict, predictions
-from fastaug.ssl.protocols import DEFAULT, PROTOCOLS, Fit, Protocol, choose_protocol
+from fastaug.ssl.probe import protocols
+from fastaug.ssl.probe.features import Features
+from fastaug.ssl.probe.heads import Best, Head, nearest, predict, predictions
+from fastaug.ssl.probe.protocols import DEFAULT, PROTOCOLS, Fit, Protocol, choose_protocol
 
 # name: optimiser, rate, decay, batch, epochs, patience, keep | train crops, passes, test crops, average | labels
 SOURCES = {

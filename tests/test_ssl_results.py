@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastaug.ssl import results
-from fastaug.ssl.results import COLUMNS, Result, append, markdown, read
-from fastaug.ssl.rows import ProbeTable, Row
+from fastaug.ssl.probe import results
+from fastaug.ssl.probe.results import COLUMNS, Result, append, markdown, read
+from fastaug.ssl.probe.rows import ProbeTable, Row
 
 ROOT = Path(__file__).parents[1]
 ONE = Result(

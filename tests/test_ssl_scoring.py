@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from fastaug.ssl.scoring import report, t_interval
+from fastaug.ssl.probe.scoring import report, t_interval
 
 
 def test_one_label_equals_scikit_learn() -> None:

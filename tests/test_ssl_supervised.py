@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from fastaug.shards.source import Source, open_source, subset
-from fastaug.ssl import supervised
 from fastaug.ssl.checkpoint import STATE, load_encoder, save_model
 from fastaug.ssl.data import discover
 from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN
-from fastaug.ssl.label_shares import choose_share
-from fastaug.ssl.protocols import DEFAULT, Fit, Protocol
-from fastaug.ssl.supervised import Interrupted, Task, classify, known_labels, supervised_table, train_classifier
-from fastaug.ssl.table import Share, probe_table
+from fastaug.ssl.probe import supervised
+from fastaug.ssl.probe.label_shares import choose_share
+from fastaug.ssl.probe.protocols import DEFAULT, Fit, Protocol
+from fastaug.ssl.probe.supervised import Interrupted, Task, classify, known_labels, supervised_table, train_classifier
+from fastaug.ssl.probe.table import Share, probe_table
 
 RATE, CROP = 8000, 2048
 CARD: dict[str, Any] = {

@@ -117,7 +117,7 @@ def test_a_downloaded_card_runs_no_code(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ValueError, match="names code to run, os:system"):
         fastaug.ssl.load(f"file://{file}", sha256=hashlib.sha256(file.read_bytes()).hexdigest())
     hidden = {
-        "encoder": "fastaug.ssl.fusion_encoders:TwoFormats",
+        "encoder": "fastaug.ssl.fusion.encoders:TwoFormats",
         "out_dim": 1,
         "sample_rate": 1,
         "crop_samples": 1,
@@ -132,7 +132,7 @@ def test_a_downloaded_card_runs_no_code(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_downloaded_fusion_of_our_own_encoders_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTAUG_CACHE", str(tmp_path / "cache"))
     part = {"encoder": "SampleCNN", "encoder_kwargs": {"sample_rate": RATE, "width": 0.0625}}
-    card = {"encoder": "fastaug.ssl.fusion_encoders:TwoFormats", "encoder_kwargs": {"audio": part, "spectrogram": None},
+    card = {"encoder": "fastaug.ssl.fusion.encoders:TwoFormats", "encoder_kwargs": {"audio": part, "spectrogram": None},
             "out_dim": 32, "sample_rate": RATE, "crop_samples": CROP, "logmel": None}  # fmt: skip
     file = save_model(tmp_path, Contrastive(build_encoder(card), nn.Identity()), card)
     encoder = fastaug.ssl.load(f"file://{file}", sha256=hashlib.sha256(file.read_bytes()).hexdigest())

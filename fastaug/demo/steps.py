@@ -140,7 +140,7 @@ def _corpus(demo: Demo) -> None:
 def _train(demo: Demo, again: str) -> None:
     """recipes/clmr.py with preset ``demo``; its progress bar is the live line."""
     from fastaug.ssl.config import load_preset
-    from fastaug.ssl.run import Stop
+    from fastaug.ssl.training.run import Stop
 
     clmr = _recipe("clmr")
     preset = load_preset(clmr.Config, "demo", clmr.CONFIGS)
@@ -158,7 +158,7 @@ def _train(demo: Demo, again: str) -> None:
 def _table(demo: Demo, seconds: float) -> None:
     """Representations side by side on held-out tracks, where the data has labels."""
     from fastaug.ssl.data import discover
-    from fastaug.ssl.table import probe_table
+    from fastaug.ssl.probe.table import probe_table
 
     data = discover(demo.source)
     if data.label is None:

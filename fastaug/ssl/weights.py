@@ -80,7 +80,8 @@ def _foreign(card: Any) -> list[str]:
         return [name for part in card for name in _foreign(part)]
     if not isinstance(card, dict):
         return []
-    from fastaug.ssl import encoders, fusion_encoders
+    from fastaug.ssl import encoders
+    from fastaug.ssl.fusion import encoders as fusion_encoders
 
     own = {*encoders.__all__, *(f"{fusion_encoders.__name__}:{name}" for name in fusion_encoders.__all__)}
     named = [str(card["encoder"])] if isinstance(card.get("encoder"), str) and card["encoder"] not in own else []

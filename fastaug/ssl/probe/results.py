@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 import fastaug
-from fastaug.ssl.rows import ProbeTable
+from fastaug.ssl.probe.rows import ProbeTable
 
 __all__ = ["Result", "append", "commit", "hardware", "markdown", "of_table", "read"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastaug.ssl.scoring import ONE_LABEL, SEVERAL_LABELS, Report, t_interval
+from fastaug.ssl.probe.scoring import ONE_LABEL, SEVERAL_LABELS, Report, t_interval
 
 RANDOM, PRETRAINED, LOGMEL = "random init (BN calibrated)", "pre-trained", "log-mel statistics"
 FINETUNED, SUPERVISED = "fine-tuned", "supervised from scratch"

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from fastaug.ssl.accumulate import split
 from fastaug.ssl.checkpoint import load_encoder, save_model
 from fastaug.ssl.config import call_with, resolve
 from fastaug.ssl.encoders import Projector
-from fastaug.ssl.fusion_encoders import AUDIO, SPECTROGRAM, Description, EarlyFusion, ModelFusion, TwoFormats
+from fastaug.ssl.fusion.encoders import AUDIO, SPECTROGRAM, Description, EarlyFusion, ModelFusion, TwoFormats
 from fastaug.ssl.losses import nt_xent, pair_cross_entropy
+from fastaug.ssl.training.accumulate import split
 
 __all__ = [
     "MultiFormat",
@@ -168,7 +168,7 @@ def fused_encoder(
     else:
         kwargs[AUDIO] = None if fusion == SPECTROGRAM else part(audio)
         kwargs[SPECTROGRAM] = None if fusion == AUDIO else part(spectrogram)
-    return kind(**kwargs), {"encoder": f"fastaug.ssl.fusion_encoders:{kind.__name__}", "encoder_kwargs": kwargs}
+    return kind(**kwargs), {"encoder": f"fastaug.ssl.fusion.encoders:{kind.__name__}", "encoder_kwargs": kwargs}
 
 
 def join_checkpoints(audio: str | Path, spectrogram: str | Path, folder: Path) -> Path:
@@ -194,7 +194,7 @@ def join_checkpoints(audio: str | Path, spectrogram: str | Path, folder: Path) -
     weights |= {f"{SPECTROGRAM}.{k}": v for k, v in seen.state_dict().items()}
     fused.load_state_dict(weights)
     card = {
-        **other, "encoder": "fastaug.ssl.fusion_encoders:TwoFormats", "encoder_kwargs": kwargs, "logmel": None,
+        **other, "encoder": "fastaug.ssl.fusion.encoders:TwoFormats", "encoder_kwargs": kwargs, "logmel": None,
         "out_dim": card["out_dim"] + other["out_dim"], "fusion": "separate",
         "checkpoints": [str(audio), str(spectrogram)],
     }  # fmt: skip

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from fastaug.shards.source import expand_braces
-from fastaug.ssl.features import Features
+from fastaug.ssl.probe.features import Features
 
 __all__ = ["FeatureCache", "file_hash", "stamp"]
 

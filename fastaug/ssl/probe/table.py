@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastaug.ssl import representations as reps
 from fastaug.ssl.checkpoint import read_card
 from fastaug.ssl.data import Dataset, discover
-from fastaug.ssl.feature_cache import FeatureCache
-from fastaug.ssl.features import Features
-from fastaug.ssl.label_shares import choose_share, choose_shots, share_of_label_sets
-from fastaug.ssl.probe import predict
-from fastaug.ssl.protocols import DEFAULT, Protocol
-from fastaug.ssl.rows import LOGMEL, PRETRAINED, RANDOM, ProbeTable, Row
-from fastaug.ssl.scoring import report
+from fastaug.ssl.probe import representations as reps
+from fastaug.ssl.probe.cache import FeatureCache
+from fastaug.ssl.probe.features import Features
+from fastaug.ssl.probe.heads import predict
+from fastaug.ssl.probe.label_shares import choose_share, choose_shots, share_of_label_sets
+from fastaug.ssl.probe.protocols import DEFAULT, Protocol
+from fastaug.ssl.probe.rows import LOGMEL, PRETRAINED, RANDOM, ProbeTable, Row
+from fastaug.ssl.probe.scoring import report
 
 __all__ = ["LOGMEL", "PRETRAINED", "RANDOM", "ProbeTable", "Row", "Share", "labelled_data", "probe_table"]
 
@@ -93,7 +93,7 @@ def probe_table(
         head: "linear", "mlp", or "knn" for ``neighbours`` nearest neighbours.
         seeds: of the heads, of the choice of labels, and of the random encoders.
         card: describes the encoder when there is no checkpoint.
-        protocol: `fastaug.ssl.protocols`.
+        protocol: `fastaug.ssl.probe.protocols`.
         shares: of the labels; each gets its own rows.
         projected: what the projector makes of it (z) instead of the encoder's output (h).
         cache: folder that keeps features; None for none.

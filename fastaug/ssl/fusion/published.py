@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import fastaug.transforms as T
-from fastaug.ssl.fusion_encoders import AUDIO, FUSED, SPECTROGRAM
-from fastaug.ssl.fusion_probe import BOTH, DECISION, RANDOM, Rows, cell
+from fastaug.ssl.fusion.encoders import AUDIO, FUSED, SPECTROGRAM
+from fastaug.ssl.fusion.probe import BOTH, DECISION, RANDOM, Rows, cell
 
 __all__ = ["RUNS", "SOURCE", "branch_spectrogram", "branch_waveform", "source_tables", "time_mask", "white_noise"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastaug.ssl.precision import Precision
+from fastaug.ssl.training.precision import Precision
 
 
 def backward(

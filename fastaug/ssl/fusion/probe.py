@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from fastaug.ssl.checkpoint import build_encoder
 from fastaug.ssl.data import Dataset
-from fastaug.ssl.features import Features, calibrate_batch_norm, extract
-from fastaug.ssl.fusion_encoders import AUDIO, SPECTROGRAM
+from fastaug.ssl.fusion.encoders import AUDIO, SPECTROGRAM
 from fastaug.ssl.metrics import is_multi, score
-from fastaug.ssl.probe import Head
-from fastaug.ssl.representations import CALIBRATION_BATCHES, PARTS, pipeline, three_parts
-from fastaug.ssl.scoring import report
-from fastaug.ssl.table import labelled_data
+from fastaug.ssl.probe.features import Features, calibrate_batch_norm, extract
+from fastaug.ssl.probe.heads import Head
+from fastaug.ssl.probe.representations import CALIBRATION_BATCHES, PARTS, pipeline, three_parts
+from fastaug.ssl.probe.scoring import report
+from fastaug.ssl.probe.table import labelled_data
 
 BOTH, DECISION, RANDOM = "audio + spectrogram", "decision level", "random init"
 Rows = dict[str, dict[str, list[float]]]  # row -> metric -> one value a seed

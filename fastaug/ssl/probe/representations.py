@@ -21,9 +21,9 @@ from fastaug.shards.source import Source, open_source, subset
 from fastaug.ssl.checkpoint import build_encoder, load_encoder, read_card
 from fastaug.ssl.data import Dataset, model_input
 from fastaug.ssl.encoders import Projector
-from fastaug.ssl.feature_cache import FeatureCache, file_hash, stamp
-from fastaug.ssl.features import Features, calibrate_batch_norm, extract, join, logmel_statistics
-from fastaug.ssl.protocols import Protocol
+from fastaug.ssl.probe.cache import FeatureCache, file_hash, stamp
+from fastaug.ssl.probe.features import Features, calibrate_batch_norm, extract, join, logmel_statistics
+from fastaug.ssl.probe.protocols import Protocol
 
 PARTS = ("train", "valid", "test")
 CALIBRATION_BATCHES = 8

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fastaug.ssl.data import Dataset, cache_crops
 from fastaug.ssl.metrics import is_multi, knn_scores, labelled, score, view_metrics
-from fastaug.ssl.precision import autocast
+from fastaug.ssl.training.precision import autocast
 
 T = TypeVar("T")
 

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastaug.ssl.features import Features
 from fastaug.ssl.metrics import is_multi, knn_scores, score
-from fastaug.ssl.protocols import DEFAULT, Fit, Protocol
+from fastaug.ssl.probe.features import Features
+from fastaug.ssl.probe.protocols import DEFAULT, Fit, Protocol
 
 HEADS = ("linear", "mlp")
 

@@ -22,19 +22,27 @@ from torch import Tensor, nn
 from fastaug.labels import Labels
 from fastaug.shards.record import RecordError
 from fastaug.shards.source import Source, subset
-from fastaug.ssl import representations as reps
 from fastaug.ssl.checkpoint import build_encoder, load_encoder, load_state, read_card, save_model, save_state
 from fastaug.ssl.config import hash_of
 from fastaug.ssl.data import Dataset, model_input
 from fastaug.ssl.encoders import out_dim
-from fastaug.ssl.feature_cache import file_hash
-from fastaug.ssl.features import Features, extract
 from fastaug.ssl.metrics import is_multi, labelled
-from fastaug.ssl.probe import Best, Predictions, build_optimiser, classification_loss, clip_logits, predictions, step
-from fastaug.ssl.protocols import DEFAULT, Protocol
-from fastaug.ssl.rows import FINETUNED, SUPERVISED, ProbeTable, Row
-from fastaug.ssl.scoring import report
-from fastaug.ssl.table import ALL_LABELS, Share, finished_table, labelled_data
+from fastaug.ssl.probe import representations as reps
+from fastaug.ssl.probe.cache import file_hash
+from fastaug.ssl.probe.features import Features, extract
+from fastaug.ssl.probe.heads import (
+    Best,
+    Predictions,
+    build_optimiser,
+    classification_loss,
+    clip_logits,
+    predictions,
+    step,
+)
+from fastaug.ssl.probe.protocols import DEFAULT, Protocol
+from fastaug.ssl.probe.rows import FINETUNED, SUPERVISED, ProbeTable, Row
+from fastaug.ssl.probe.scoring import report
+from fastaug.ssl.probe.table import ALL_LABELS, Share, finished_table, labelled_data
 
 __all__ = ["Classifier", "Task", "supervised_table", "train_classifier"]
 
@@ -249,7 +257,7 @@ def supervised_table(
 ) -> ProbeTable:
     """Train whole networks on each share of the labels with each seed, and score them on the test clips.
 
-    Arguments as `fastaug.ssl.table.probe_table`'s, and:
+    Arguments as `fastaug.ssl.probe.table.probe_table`'s, and:
 
     Args:
         mode: "finetune" starts at the checkpoints (seed k at checkpoint k, in turn), "scratch" at random weights.
