@@ -61,9 +61,7 @@ class Config:
     hop_length: int = 512  # samples
     n_mels: int = 128
     on_error: Literal["raise", "skip", "replace"] = "replace"  # a file that cannot be read
-    transform: str = (
-        "branch_waveform"  # of waveforms: a name of fastaug.ssl.fusion.published, or module:callable; "none"
-    )
+    transform: str = "branch_waveform"  # of waveforms: in fastaug.ssl.fusion.published, or module:callable; "none"
     spec_transform: str = "branch_spectrogram"  # of spectrograms: likewise
     # model
     audio_encoder: str = "fastaug.ssl.fusion.encoders:BranchCNN"  # or another encoder of (B, C, T), or module:callable
