@@ -29,8 +29,9 @@ from fastaug.ssl.config import parse, resolve
 from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, restore
 from fastaug.ssl.fusion import model as fusion
 from fastaug.ssl.fusion.probe import Rows, fusion_rows, join_seeds, row_lines
-from fastaug.ssl.fusion.published import RUNS, source_tables
+from fastaug.ssl.fusion.published import RUNS, results, source_tables
 from fastaug.ssl.optim import contrastive_optimiser, set_rate, warmup_cosine
+from fastaug.ssl.probe.results import append
 from fastaug.ssl.training import run as runs
 from fastaug.ssl.training.accumulate import backward
 from fastaug.ssl.training.distributed import World, start
@@ -38,7 +39,7 @@ from fastaug.ssl.training.monitor import Monitor, knn_monitor
 from fastaug.ssl.training.precision import Precision
 
 CONFIGS = Path(__file__).parent / "configs"
-FREE = ("probe_data", "head", "probe_seeds", "probe_steps", "tables", "table_seeds", "mtat")  # not of the pre-training
+FREE = ("probe_data", "head", "probe_seeds", "probe_steps", "tables", "table_seeds", "mtat", "record")  # of the probe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Config:
     head: Literal["linear", "mlp"] = "linear"
     probe_steps: int = 500  # each on the whole training set
     probe_seeds: tuple[int, ...] = (0, 1, 2)  # of heads and of untrained encoders; none: no probe
+    record: str = ""  # a CSV to append --tables to, like recipes/results.csv
     # bookkeeping
     out: str = ""  # default: runs/<preset>-<fusion>
     device: str = "auto"  # auto, cpu, cuda, cuda:1
@@ -213,13 +215,20 @@ def build_model(cfg: Config, data: Dataset) -> tuple[fusion.MultiFormat, dict[st
 def probe(cfg: Config, out: Path) -> Rows:
     """Heads on what the checkpoint in ``out`` represents; prints the rows and writes fusion.json there."""
     encoder, card = load_encoder(out)
-    data = discover(cfg.probe_data or cfg.data or str(demo_corpus()), cfg.label)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
-    rows = fusion_rows(data, encoder, card, cfg.head, cfg.probe_seeds, cfg.probe_steps, device)
+    data = probe_data(cfg)
+    rows = fusion_rows(data, encoder, card, cfg.head, cfg.probe_seeds, cfg.probe_steps, probe_device(cfg))
     about = f"{data.name}, {cfg.head} head, fusion {cfg.fusion}, split: {data.protocol}"
     (out / "fusion.json").write_text(json.dumps({"about": about, "rows": rows}, indent=2) + "\n")
     print(f"\n{about}\n{row_lines(rows, cfg.fusion)}")
     return rows
+
+
+def probe_data(cfg: Config) -> Dataset:
+    return discover(cfg.probe_data or cfg.data or str(demo_corpus()), cfg.label)
+
+
+def probe_device(cfg: Config) -> torch.device:
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device)
 
 
 def tables(cfg: Config) -> str:
@@ -234,7 +243,11 @@ def tables(cfg: Config) -> str:
             if read_card(out := main(one))[1]["step"] < cfg.steps:
                 raise KeyboardInterrupt  # the same command goes on
             found.setdefault(name, []).append(probe(one, out))
-    text = source_tables({name: join_seeds(rows) for name, rows in found.items()})
+    joined = {name: join_seeds(rows) for name, rows in found.items()}
+    text = source_tables(joined)
+    if cfg.record:
+        about = (probe_data(cfg), f"fusion --tables, {cfg.head} head", Path(cfg.preset).stem, probe_device(cfg))
+        append(Path(cfg.record), results(joined, *about))
     (root / "tables.txt").write_text(text + "\n")
     return text
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fastaug import LogMel
 from fastaug.ssl.checkpoint import load_encoder, save_model
+from fastaug.ssl.data import Dataset
 from fastaug.ssl.encoders import SampleCNN
 from fastaug.ssl.fusion.encoders import BranchCNN, SpectrogramCNN, WaveformFrames
 from fastaug.ssl.fusion.model import (
@@ -28,8 +29,9 @@ from fastaug.ssl.fusion.model import (
     two_views,
 )
 from fastaug.ssl.fusion.probe import decision_weight, join_seeds
-from fastaug.ssl.fusion.published import SOURCE, source_tables
+from fastaug.ssl.fusion.published import SOURCE, results, source_tables
 from fastaug.ssl.losses import nt_xent
+from fastaug.ssl.probe.results import append, read
 
 LOGMEL = {"n_fft": 256, "hop_length": 128, "n_mels": 16, "sample_rate": 8_000, "normalise": "clip"}
 ENCODERS = ("fastaug.ssl.fusion.encoders:BranchCNN", "fastaug.ssl.fusion.encoders:SpectrogramCNN")
@@ -264,6 +266,18 @@ def test_the_tables_stand_beside_what_was_published() -> None:
     assert line["audio: crop only"].endswith("0.115, 11.1") and "not measured" in line["audio: crop only"]
     assert line["audio: all"].count("not measured") == 3 and "12.5" in line["decision"]
     assert any(".219" in x for x in lines) and any(".269" in x for x in lines)
+
+
+def test_results_of_the_tables_are_recorded_once_each(tmp_path: Path) -> None:
+    rows = {"audio": {"accuracy": [0.5, 0.6]}, "decision level": {"accuracy": [0.25], "weight": [0.3]}}
+    data = Dataset("set", ("train",), "genre", "tiny", "by hand", ("a", "b"))
+    append(tmp_path / "r.csv", results({"all": rows}, data, "fusion --tables", "fusion-demo", torch.device("cpu")))
+    found = {r.system: r for r in read(tmp_path / "r.csv")}
+    assert set(found) == {"audio", "decision level"}  # "audio: all" of table 1 is the same run
+    assert found["audio"].seeds == 2 and found["audio"].mean == pytest.approx(0.55)
+    assert found["audio"].sd == pytest.approx(0.070711, abs=1e-6)
+    assert math.isnan(found["decision level"].sd)  # one seed has none
+    assert (found["audio"].dataset, found["audio"].split, found["audio"].metric) == ("tiny", "by hand", "accuracy")
 
 
 def test_seeds_of_pre_training_count_once_each() -> None:

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+
 import fastaug.transforms as T
+from fastaug.ssl.data import Dataset
 from fastaug.ssl.fusion.encoders import AUDIO, FUSED, SPECTROGRAM
 from fastaug.ssl.fusion.probe import BOTH, DECISION, RANDOM, Rows, cell
+from fastaug.ssl.probe.results import Result, where
 
-__all__ = ["RUNS", "SOURCE", "branch_spectrogram", "branch_waveform", "source_tables", "time_mask", "white_noise"]
+__all__ = [
+    "RUNS",
+    "SOURCE",
+    "branch_spectrogram",
+    "branch_waveform",
+    "results",
+    "source_tables",
+    "time_mask",
+    "white_noise",
+]
 
 
 def branch_waveform() -> T.Compose:
@@ -101,3 +115,17 @@ def source_tables(runs: dict[str, Rows]) -> str:
         "table 2, which cannot both be; its accuracies are no multiples of 1/290, so of segments or of batches, not of",
         "clips: compare the direction.",
     ])  # fmt: skip
+
+
+def results(runs: dict[str, Rows], data: Dataset, recipe: str, preset: str, device: torch.device) -> list[Result]:
+    """What was measured, for recipes/results.csv; a run and row that serve both tables count once, as in table 2."""
+    run = where(device)
+    found = []
+    for entry in {(entry.run, entry.row): entry for entry in SOURCE}.values():
+        for metric, values in runs.get(entry.run, {}).get(entry.row, {}).items():
+            if metric == "weight":
+                continue
+            mean, sd = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+            about = (recipe, preset, data.name, data.protocol, entry.name, "all", metric)
+            found.append(Result(*about, len(values), mean, sd, **run))
+    return found

@@ -19,7 +19,7 @@ import torch
 import fastaug
 from fastaug.ssl.probe.rows import ProbeTable
 
-__all__ = ["Result", "append", "commit", "hardware", "markdown", "of_table", "read"]
+__all__ = ["Result", "append", "commit", "hardware", "markdown", "of_table", "read", "where"]
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,20 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Result))
 def of_table(table: ProbeTable, recipe: str, preset: str, device: torch.device) -> list[Result]:
     """A result for every row and metric of a probe's table."""
     split = table.split.removeprefix(f"{table.dataset} ")
-    where = {"commit": commit(), "hardware": hardware(device), "date": time.strftime("%Y-%m-%d")}
+    run = where(device)
     return [
         Result(
             recipe, preset, table.dataset or "unnamed", split, row.name, row.labels or "all", metric,
-            len(row.values[metric]), row.mean(metric), row.std(metric), **where,
+            len(row.values[metric]), row.mean(metric), row.std(metric), **run,
         )
         for row in table.rows
         for metric in table.metrics
     ]  # fmt: skip
+
+
+def where(device: torch.device) -> dict[str, str]:
+    """Commit, hardware and date of a run that ends now."""
+    return {"commit": commit(), "hardware": hardware(device), "date": time.strftime("%Y-%m-%d")}
 
 
 def append(path: Path, results: Iterable[Result]) -> None:
