@@ -29,7 +29,7 @@ Promise = Callable[[], Batch | Part]
 def load_ahead(
     loader: Loader,
     plan: Plan,
-    indices: range,
+    indices: Sequence[int],
     epoch: int,
     threads: int,
     prefetch: int,

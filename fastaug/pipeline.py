@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fastaug.ahead import load_ahead
-from fastaug.batch import Batch, Place
+from fastaug.batch import Batch, Place, Stamp
 from fastaug.checks import check_rate
 from fastaug.codecs.status import DecodeError
 from fastaug.frontends.spectrogram import Framed
@@ -23,6 +23,7 @@ from fastaug.labels import Labels
 from fastaug.loader import CROPS, Loader, Part
 from fastaug.lost import Lost, Word
 from fastaug.plan import Plan
+from fastaug.progress import STATE_VERSION, Progress, changes
 from fastaug.shards.order import Order, epoch_order
 from fastaug.shards.record import BadRecord
 from fastaug.shards.source import open_source
@@ -31,7 +32,6 @@ from fastaug.views import bind_views, transform_views, unwrap_views
 
 __all__ = ["Pipeline", "Stats"]
 
-_STATE_VERSION = 2
 _PROBED = 64  # records of one native probe
 _said_device = False
 
@@ -153,12 +153,10 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             raise ValueError("spec_transform works on a frontend's output: give frontend= as well")
         self._stats = Stats(max_bad_in_row=max_bad_in_row, max_bad_fraction=max_bad_fraction, error_log=error_log)
         self._stats.add(opened.bad)
-        self._epoch = 0
-        self._delivered = 0
-        self._resume_at = 0
-        self._done: set[int] = set()  # batches behind the first that has not been delivered
-        self._begun = False  # whether a batch of the epoch has been delivered in this process
+        self._progress = Progress()
+        self._iterations = 0
         self._lost = Lost()
+        self._listens = True
         self._plans: dict[int, Plan] = {}
 
     @property
@@ -176,29 +174,31 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
     def epoch(self) -> int:
         """The epoch that ``iter`` plays, or is playing."""
         self._hear()
-        return self._epoch
+        return self._progress.epoch
 
     # Iterating.
 
     def __iter__(self) -> Iterator[Batch]:
         """Play epoch ``self.epoch``; exhausting it moves on to the next, leaving early restarts it."""
-        epoch = self.epoch  # first: word of lost batches may end an epoch
-        start, self._resume_at = self._resume_at, 0
-        self._delivered, self._done = start, set()
-        worker = _worker()
-        shift, stride = worker or (0, 1)
-        empty = True
-        for batch in self._load(range(start + shift, len(self), stride), epoch, worker is None):
+        progress, worker = self._progress, _worker()
+        if progress.begun:  # and left early, or by this worker played to its end
+            progress.reset(progress.epoch + (progress.batch >= len(self)))
+        count, epoch = len(self), progress.epoch  # in this order: word of lost batches may end an epoch
+        whole, empty = not (progress.batch or progress.done), True
+        for batch in self._load(progress.lane(count, worker or (0, 1)), epoch, worker):
             empty = False
             if worker is None:
                 yield self.finish(batch)
             elif batch.place is not None:
-                self._delivered = batch.place.index + stride - shift
+                progress.hand_on(batch.place.index + 1, worker)
                 yield batch
-        if empty and worker is None and start < len(self):
+        if worker is not None:
+            progress.hand_on(count, worker)
+            return
+        if empty and whole and count:
             raise RuntimeError(f"every record of epoch {epoch} was bad, the last: {self._stats.bad[-1]}")
-        if self._epoch == epoch:  # not yet moved on by the last batch: this is a worker, or that batch was skipped
-            self.set_epoch(epoch + 1)
+        if progress.epoch == epoch:  # not yet moved on by the last batch: that was skipped
+            progress.reset(epoch + 1)
 
     def __len__(self) -> int:
         """Batches an epoch on this rank."""
@@ -206,8 +206,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next ``iter`` plays, from its beginning."""
-        self._epoch, self._delivered, self._resume_at, self._done = epoch, 0, 0, set()
-        self._begun = False
+        self._progress.reset(epoch)
 
     def finish(self, batch: Batch) -> Batch:
         """Transfer, augment and compute spectrograms of a batch that a DataLoader worker yielded.
@@ -218,7 +217,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             return batch
         if batch.subkeys is None or batch.place is None:
             raise ValueError("finish takes batches of this Pipeline, as its DataLoader workers yield them")
-        self._note(batch)
+        self._note(batch, batch.place)
         moved = (batch.pin_memory() if self.device.type == "cuda" else batch).to(self.device, non_blocking=True)
         audio = moved.audio if self.views is not None else moved.audio[None]
         lengths = moved.lengths.reshape(audio.shape[:2])
@@ -269,8 +268,8 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
 
         In a DataLoader worker it is where that worker is, for torchdata's StatefulDataLoader.
         """
-        place = {"epoch": self.epoch, "batch": self._delivered, "worker": _worker()}
-        return {"version": _STATE_VERSION, **place, "layout": self._layout()}
+        self._hear()
+        return {"version": STATE_VERSION, **self._progress.state(), "worker": _worker(), "layout": self._layout()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly there at the next ``iter``.
@@ -280,17 +279,15 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
                 Rank and world size may differ at the edge of an epoch, the number of workers only where the state
                 is the Pipeline's in the main process.
         """
-        if state.get("version") != _STATE_VERSION:
-            raise ValueError(f"Pipeline state of version {state.get('version')!r}, expected {_STATE_VERSION}")
-        mine, theirs = self._layout(), dict(state["layout"])
-        free = ("rank", "world_size") if state["batch"] == 0 else ()
-        changed = [f"{k}: {theirs.get(k)!r} → {v!r}" for k, v in mine.items() if k not in free and theirs.get(k) != v]
-        if state["worker"] is not None and state["batch"] and tuple(state["worker"]) != _worker():
-            changed.append(f"worker and number of workers: {state['worker']} → {_worker()}")
-        if changed:
+        if state.get("version") != STATE_VERSION:
+            raise ValueError(f"Pipeline state of version {state.get('version')!r}, expected {STATE_VERSION}")
+        worker, stamp = _worker(), self._stamp()
+        if changed := changes(state, self._layout(), worker):
             raise ValueError("cannot resume, the Pipeline has changed since the state was saved: " + ", ".join(changed))
-        self._epoch, self._delivered = int(state["epoch"]), int(state["batch"])
-        self._resume_at, self._done, self._begun = self._delivered, set(), False
+        self._progress.load(state)
+        if worker and stamp:  # the parent does not see the state
+            self._listens = False
+            self._lost.tell(Word(self.epoch, len(self), stamp, self._progress.passed(worker), resumed=True))
 
     def _layout(self) -> dict[str, Any]:
         """What the order and the content of batches depend on."""
@@ -342,47 +339,45 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         self._stats.add(bad)
         return {record: 0 if isinstance(count, BadRecord) else count for record, count in found.items()}
 
-    def _load(self, indices: range, epoch: int, alone: bool) -> Iterator[Batch]:
-        """Batches loaded ahead, not yet augmented; on the CPU unless ``alone``: not in a DataLoader worker."""
-        plan, lost = self._plan(epoch), Part()
+    def _load(self, indices: Sequence[int], epoch: int, worker: tuple[int, int] | None) -> Iterator[Batch]:
+        """Batches loaded ahead, not yet augmented; on the CPU in a DataLoader worker."""
+        plan, lost, stamp = self._plan(epoch), Part(), self._stamp()
         gone: list[int] = []
-        device = self._decodes_on() if alone else None
+        self._iterations += 1
+        device = self._decodes_on() if worker is None else None
         ahead = load_ahead(self._loader, plan, indices, epoch, self.num_threads, self.prefetch, device)
         for found, index in zip(ahead, indices, strict=True):
             if isinstance(found, Batch):
                 found.errors, found.outcomes = lost.errors + found.errors, lost.outcomes + found.outcomes
-                found.place = Place(epoch, index, len(plan), tuple(gone))
+                stride = worker[1] if worker is not None else 1
+                found.place = Place(epoch, index, len(plan), stride, len(gone), stamp)
                 lost, gone = Part(), []
                 yield found
-            elif alone:
-                self._done.add(index)
+            elif worker is None:
                 self._stats.note(0, found.errors, found.outcomes)
             else:
                 lost += found  # a worker's own count is lost with it: the next batch tells
                 gone.append(index)
-        if gone:
+        if stamp is not None and gone:
             self._stats.add(lost.errors)  # into the log
-            self._lost.tell(Word(epoch, len(plan), gone, lost.errors, lost.outcomes))
+            self._lost.tell(Word(epoch, len(plan), stamp, gone, lost.errors, lost.outcomes))
+
+    def _stamp(self) -> Stamp | None:
+        """What tells an iteration of DataLoader workers from the others, and is the same for all its workers."""
+        info = torch.utils.data.get_worker_info()
+        return None if info is None else (info.seed - info.id, self._stats.delivered, self._iterations)
 
     def _hear(self) -> None:
-        """Count what workers lost behind their last batches."""
-        for word in self._lost.news():
-            self._stats.count(word.errors, word.outcomes, log=False)
-            if word.epoch == self._epoch:
-                self._mark(word.count, word.batches)
+        """Take in what workers have told of batches that do not come.
 
-    def _mark(self, count: int, batches: Iterable[int]) -> None:
-        """These batches of the epoch are through, and it is when all ``count`` are.
-
-        Workers deliver out of turn where one of them has lost a batch: whatever stands behind the first that is missing
-        is not counted as delivered.
+        A worker does so once, for the epoch may have ended since its parent last did, and leaves out what others of
+        its own iteration have already told; not at all where it has been put in its place.
         """
-        self._done.update(batches)
-        while self._delivered in self._done:
-            self._done.remove(self._delivered)
-            self._delivered += 1
-        if self._delivered >= count:
-            self.set_epoch(self._epoch + 1)
+        for word in self._lost.news() if self._listens else ():
+            if word.resumed or word.stamp != self._stamp():
+                self._stats.count(word.errors, word.outcomes, log=False)
+                self._progress.take(word)
+        self._listens = self._listens and _worker() is None
 
     def _decodes_on(self) -> torch.device | None:
         """The device whose kernels decode, the caller's current one as a rule; None for the CPU."""
@@ -391,18 +386,9 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         # By number: what is current is so for a thread, and other threads decode.
         return self.device if self.device.index is not None else torch.device("cuda", torch.cuda.current_device())
 
-    def _note(self, batch: Batch) -> None:
-        place = batch.place
-        assert place is not None
+    def _note(self, batch: Batch, place: Place) -> None:
         self._hear()
-        if place.epoch != self._epoch:
-            self.set_epoch(place.epoch)
-        if place.index < self._delivered or place.index in self._done:  # the epoch has been begun again
-            self.set_epoch(place.epoch)
-        if not self._begun:  # it may begin in its midst: a StatefulDataLoader keeps its state to itself
-            self._delivered = min((place.index, *place.lost))
-        self._begun, self._resume_at = True, 0
-        self._mark(place.count, (*place.lost, place.index))
+        self._progress.deliver(place)
         self._stats.note(len(batch), batch.errors, batch.outcomes, place.last)
 
 
