@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,20 +16,27 @@ from fastaug.checks import check_rate
 from fastaug.codecs.status import DecodeError
 from fastaug.frontends.spectrogram import Framed
 from fastaug.labels import Labels
-from fastaug.loader import CROPS, Loader, Part
+from fastaug.loader import CROPS, Loader
 from fastaug.lost import Lost, Word
 from fastaug.plan import Plan
 from fastaug.progress import STATE_VERSION, Progress, changes
+from fastaug.settings import (
+    check_choice,
+    check_least,
+    crop_width,
+    default_device,
+    default_threads,
+    ranks,
+    this_worker,
+)  # fmt: skip
+from fastaug.shards.opening import open_source
 from fastaug.shards.order import Order, epoch_order
 from fastaug.shards.record import BadRecord
-from fastaug.shards.source import open_source
 from fastaug.stats import Stats
-from fastaug.views import bind_views, transform_views, unwrap_views
+from fastaug.tasks import Part
+from fastaug.views import bind_views, transform_views, unwrap_views, valid_frames
 
 __all__ = ["Pipeline", "Stats"]
-
-_PROBED = 64  # records of one native probe
-_said_device = False
 
 
 class Pipeline(torch.utils.data.IterableDataset[Batch]):
@@ -116,17 +119,13 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
     ) -> None:
         check_rate(sample_rate, "Pipeline")
         crop = crop or ("random" if split in (None, "train") else "center")
-        _check_choice("crop", crop, CROPS)
-        _check_choice("on_error", on_error, ("raise", "skip", "replace"))
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("prefetch", prefetch, 0),
-            ("num_threads", 0 if num_threads is None else num_threads, 0),
-            ("views", 1 if views is None else views, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        width = _crop_samples(crop, crop_samples, crop_seconds, sample_rate)
+        check_choice("crop", crop, CROPS)
+        check_choice("on_error", on_error, ("raise", "skip", "replace"))
+        check_least("batch_size", batch_size, 1)
+        check_least("prefetch", prefetch, 0)
+        check_least("num_threads", num_threads, 0)
+        check_least("views", views, 1)
+        width = crop_width(crop, crop_samples, crop_seconds, sample_rate)
         opened = open_source(source, split, cache)
         if opened.bad and on_error == "raise":
             raise ValueError(f"{len(opened.bad)} problem(s) in the shards, the first: {opened.bad[0]}")
@@ -142,9 +141,9 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         self.sample_rate, self.views, self.batch_size, self.seed = sample_rate, views, batch_size, seed
         self.shuffle = shuffle if shuffle is not None else 4096 if split == "train" else 0
         self.drop_last, self.epoch_size, self.replacement = drop_last, epoch_size, replacement
-        self.rank, self.world_size = _ranks(rank, world_size)
-        self.device = torch.device(device) if device is not None else _default_device()
-        self.num_threads = _default_threads(self.device) if num_threads is None else num_threads
+        self.rank, self.world_size = ranks(rank, world_size)
+        self.device = torch.device(device) if device is not None else default_device()
+        self.num_threads = default_threads(self.device) if num_threads is None else num_threads
         self.prefetch = prefetch
         self.transform = bind_views(transform, sample_rate, views, "transform")
         self.frontend = bind_views(frontend, sample_rate, None, "frontend")
@@ -180,7 +179,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         """Play epoch ``self.epoch``; exhausting it moves on to the next, leaving early restarts it."""
-        progress, worker = self._progress, _worker()
+        progress, worker = self._progress, this_worker()
         if progress.begun:  # and left early, or by this worker played to its end
             progress.reset(progress.epoch + (progress.batch >= len(self)))
         count, epoch = len(self), progress.epoch  # in this order: word of lost batches may end an epoch
@@ -226,7 +225,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         if self.frontend is not None:
             flat = self.frontend(audio.flatten(0, 1))
             spectra = flat.reshape(*audio.shape[:2], *flat.shape[1:])
-            valid = self._valid_frames(batch, audio.shape[-1])
+            valid = valid_frames(self.frontend, batch.lengths, batch.audio.shape[-1], audio.shape[-1])
             # Spectrograms of our own front ends are new; those of others may be kept, or be the audio itself.
             fresh = isinstance(self.frontend, Framed) and not spectra.requires_grad
             spectra, spec_params = transform_views(
@@ -242,15 +241,6 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             spec_params=unwrap_views(spec_params, self.views),
             finished=True,
         )
-
-    def _valid_frames(self, batch: Batch, samples: int) -> Tensor | None:
-        """int64 (V, B), frames that are not padding; None where all are, or the front end cannot tell."""
-        count = getattr(self.frontend, "frames", None)
-        width = batch.audio.shape[-1]
-        if count is None or samples != width or bool((batch.lengths >= width).all()):  # on the host: nothing waits
-            return None
-        frames = torch.tensor([max(count(n), 0) for n in batch.lengths.flatten().tolist()], dtype=torch.int64)
-        return frames.reshape(-1, len(batch))
 
     def to_tuple(self, *names: str) -> Iterator[tuple[Any, ...]]:
         """Batches as tuples of their attributes or fields: ``for (x_i, x_j), y in pipe.to_tuple("audio", "labels")``.
@@ -269,7 +259,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         In a DataLoader worker it is where that worker is, for torchdata's StatefulDataLoader.
         """
         self._hear()
-        return {"version": STATE_VERSION, **self._progress.state(), "worker": _worker(), "layout": self._layout()}
+        return {"version": STATE_VERSION, **self._progress.state(), "worker": this_worker(), "layout": self._layout()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly there at the next ``iter``.
@@ -281,7 +271,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         """
         if state.get("version") != STATE_VERSION:
             raise ValueError(f"Pipeline state of version {state.get('version')!r}, expected {STATE_VERSION}")
-        worker, stamp = _worker(), self._stamp()
+        worker, stamp = this_worker(), self._stamp()
         if changed := changes(state, self._layout(), worker):
             raise ValueError("cannot resume, the Pipeline has changed since the state was saved: " + ", ".join(changed))
         self._progress.load(state)
@@ -329,9 +319,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         if self._loader.crop != "segments":
             return None
         records = sorted(set(order.records.tolist()))
-        chunks = [records[i : i + _PROBED] for i in range(0, len(records), _PROBED)]
-        with ThreadPoolExecutor(self.num_threads or torch.get_num_threads()) as pool:
-            counts = itertools.chain.from_iterable(pool.map(self._loader.count_segments, chunks))
+        counts = self._loader.count_segments(records, self.num_threads or torch.get_num_threads())
         found = dict(zip(records, counts, strict=True))
         bad = [count for count in found.values() if isinstance(count, BadRecord)]
         if bad and self._loader.on_error == "raise":
@@ -377,7 +365,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             if word.resumed or word.stamp != self._stamp():
                 self._stats.count(word.errors, word.outcomes, log=False)
                 self._progress.take(word)
-        self._listens = self._listens and _worker() is None
+        self._listens = self._listens and this_worker() is None
 
     def _decodes_on(self) -> torch.device | None:
         """The device whose kernels decode, the caller's current one as a rule; None for the CPU."""
@@ -398,56 +386,3 @@ def _named(batch: Batch, name: str) -> Any:
     if name in batch.fields:
         return batch.fields[name]
     raise AttributeError(f"a batch has no attribute or field {name!r}; fields: {', '.join(batch.fields)}")
-
-
-def _crop_samples(crop: str, samples: int | None, seconds: float | None, rate: int) -> int | None:
-    if crop == "whole":
-        if samples is not None or seconds is not None:
-            raise ValueError('crop="whole" takes neither crop_samples nor crop_seconds')
-        return None
-    if (samples is None) == (seconds is None):
-        raise ValueError("give crop_samples or crop_seconds, one of them")
-    # floor(x + 0.5), not round(): ties must not go to even
-    count = samples if samples is not None else int(np.floor(float(seconds or 0) * rate + 0.5))
-    if count < 1:
-        raise ValueError(f"the crop must have at least one sample, got {count}")
-    return count
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-
-
-def _worker() -> tuple[int, int] | None:
-    """(id, number) of the DataLoader worker that this is."""
-    info = torch.utils.data.get_worker_info()
-    return (info.id, info.num_workers) if info is not None else None
-
-
-def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    if rank is not None or world_size is not None:
-        if rank is None or world_size is None:
-            raise ValueError("give rank and world_size together")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank must lie in [0, world_size={world_size}), got {rank}")
-        return rank, world_size
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-def _default_threads(device: torch.device) -> int:
-    """On the CPU alone, threads of our own would only compete with torch's: at batches of 32, two cores, CLMR's views
-    come a quarter slower."""
-    return torch.get_num_threads() if device.type == "cuda" or torch.cuda.is_available() else 0
-
-
-def _default_device() -> torch.device:
-    """CUDA if usable, else the CPU; says which, once a process."""
-    global _said_device
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not _said_device and _worker() is None:
-        print(f"fastaug: batches are delivered on {device} (device= chooses)", file=sys.stderr)
-        _said_device = True
-    return device

@@ -191,9 +191,7 @@ def test_a_state_with_gaps_is_not_the_edge_of_an_epoch() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["torch", "torchdata"])
-@pytest.mark.parametrize("workers", [1, 2, 3])
-@pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
-def test_through_workers_from_every_place(pattern: str, workers: int, kind: str) -> None:
-    check(pattern, kind, workers, None, epochs=3)
+@pytest.mark.parametrize("name", ["two in a row", "a share of two", "the end"])
+def test_through_workers_from_every_place(name: str, kind: str) -> None:
+    check(PATTERNS[name], kind, 2, None)
