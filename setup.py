@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,8 @@ from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
+# Without importing the package, which needs torch.
+stamp_of = runpy.run_path(str(ROOT / "fastaug" / "_paths.py"))["stamp_of"]
 # Rounding is the same on every machine (no contraction, no reassociation); errno and traps, which nobody reads, would
 # keep sqrtf and selections from being vectorised.
 FLAGS = ["-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
@@ -123,7 +126,7 @@ setup(
             sources=relative_sources("csrc/cpu/*.cpp"),
             depends=relative_sources("csrc/**/*.h"),
             include_dirs=["csrc"],
-            define_macros=[("Py_LIMITED_API", "0x030A0000")],
+            define_macros=[("Py_LIMITED_API", "0x030A0000"), ("FA_STAMP", str(stamp_of(ROOT / "csrc")))],
             extra_compile_args=list(FLAGS),
             language="c++",
             py_limited_api=True,

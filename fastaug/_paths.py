@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -21,6 +22,22 @@ def _find(checkout_name: str, packaged_name: str, marker: str) -> Path:
 def csrc_dir() -> Path:
     """The folder that holds ``fa_compat.h`` and ``cuda/*.cu``. Raises FileNotFoundError if it is missing."""
     return _find("csrc", "_csrc", "fa_compat.h")
+
+
+def stamp_of(csrc: Path) -> int:
+    """Of what Python and the native module have agreed on: the headers that name its functions and tables.
+
+    setup.py, which reads this file on its own, builds it into the module.
+    """
+    headers = sorted([*csrc.glob("cpu/*.h"), *csrc.glob("codecs/*.h")])
+    text = b"\0".join(header.read_bytes() for header in headers)
+    return int.from_bytes(hashlib.blake2b(text, digest_size=3).digest(), "little")
+
+
+def checkout_stamp() -> int | None:
+    """`stamp_of` the sources beside the package; None once it is installed: what comes together fits together."""
+    csrc = _PACKAGE.parent / "csrc"
+    return stamp_of(csrc) if csrc_dir() == csrc else None
 
 
 def recipes_dir() -> Path:

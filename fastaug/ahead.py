@@ -7,15 +7,15 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import torch
 
 from fastaug.arrival import load_on_device
 from fastaug.batch import Batch, Place
-from fastaug.loader import Loader, Part, Task, Way
+from fastaug.loader import Loader
 from fastaug.ops import _library
 from fastaug.plan import Plan
+from fastaug.tasks import Part, Task, Way
 
 __all__ = ["load_ahead"]
 
@@ -29,7 +29,7 @@ Promise = Callable[[], Batch | Part]
 def load_ahead(
     loader: Loader,
     plan: Plan,
-    indices: range,
+    indices: Sequence[int],
     epoch: int,
     threads: int,
     prefetch: int,
@@ -74,8 +74,6 @@ def _in_the_caller(
     loader: Loader, tasks: Sequence[Task], place: Place, way: Way, pool: ThreadPoolExecutor | None
 ) -> Promise:
     loader.announce(tasks)
-    if way.device is None:
-        return partial(loader.load_batch, tasks, place, way)
     return lambda: load_on_device(loader, tasks, place, way).take()
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from fastaug.batch import Batch, Place
-from fastaug.loader import Loader, Part, Task, Way
+from fastaug.loader import Loader
+from fastaug.tasks import Part, Task, Way
 
 __all__ = ["Arrival", "load_on_device"]
 

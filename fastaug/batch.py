@@ -13,7 +13,10 @@ from torch import Tensor
 from fastaug.shards.record import BadRecord
 from fastaug.transforms.base import Params
 
-__all__ = ["Batch", "Place"]
+__all__ = ["Batch", "Place", "Stamp"]
+
+#: of the iterations of DataLoader workers; the last two grow from one to the next
+Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,17 @@ class Place:
 
     Attributes:
         count: batches of the epoch.
-        lost: batches before it, of the same DataLoader worker, of which nothing could be had.
+        stride: step from one batch of a DataLoader worker to its next.
+        lost: number of batches right before it, of the same worker, of which nothing could be had.
+        stamp: the same for all batches of one iteration of a DataLoader; None without workers.
     """
 
     epoch: int
     index: int
     count: int
-    lost: tuple[int, ...] = ()
+    stride: int = 1
+    lost: int = 0
+    stamp: Stamp | None = None
 
     @property
     def last(self) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,78 +23,13 @@ from fastaug.labels import LabelError, Labels
 from fastaug.random import Keys, sample_id
 from fastaug.shards.record import BadRecord, Record, RecordError
 from fastaug.shards.source import Source
+from fastaug.tasks import HERE, Part, Row, Task, Way
 
-__all__ = ["CROPS", "HERE", "Loader", "Part", "Row", "Task", "Way", "merge_rows"]
+__all__ = ["CROPS", "Loader"]
 
 CROPS = ("random", "center", "segments", "whole")
 _MAX_REPLACEMENTS = 16
-
-
-@dataclass(frozen=True)
-class Task:
-    """One record to load.
-
-    Attributes:
-        record: index in the source. occurrence: earlier deliveries of it in this epoch.
-        position: place in this rank's order, which makes the draws of a replacement unique.
-        segments: ordinals of the segments wanted, for ``crop="segments"``.
-    """
-
-    record: int
-    occurrence: int
-    position: int
-    segments: tuple[int, ...] = (0,)
-
-
-@dataclass(frozen=True)
-class Way:
-    """By what to decode.
-
-    Attributes:
-        threads: of one native call. device: whose kernels decode, into samples there; None: the CPU.
-    """
-
-    threads: int = 1
-    device: torch.device | None = None
-
-
-HERE = Way()
-
-
-@dataclass
-class Row:
-    """One row of a batch: V crops of one example, at ``audio[:, at]``, float32 (V, rows, C, T)."""
-
-    key: str
-    sample_id: int
-    fields: dict[str, Any]
-    label: Any
-    occurrence: int
-    segment: int
-    starts: list[int]
-    lengths: list[int]
-    audio: Tensor
-    at: int
-
-
-@dataclass
-class Part:
-    """What became of some tasks, in their order.
-
-    Attributes:
-        rows: those that could be had. errors: records that could not.
-        outcomes: of every record tried, whether it was good.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    errors: list[BadRecord] = field(default_factory=list)
-    outcomes: list[bool] = field(default_factory=list)
-
-    def __iadd__(self, other: Part) -> Part:
-        self.rows += other.rows
-        self.errors += other.errors
-        self.outcomes += other.outcomes
-        return self
+_PROBED = 64  # records of one native probe
 
 
 @dataclass
@@ -177,10 +114,13 @@ class Loader:
             part += Part(slot.rows, slot.errors, [False] * len(slot.errors) + [True] * bool(slot.rows))
         return part
 
-    def count_segments(self, records: Sequence[int]) -> list[int | BadRecord]:
+    def count_segments(self, records: Sequence[int], threads: int = 1) -> list[int | BadRecord]:
         """Number of segments of each record, or why it cannot be read."""
         unknown = [record for record in dict.fromkeys(records) if record not in self._lengths]
-        self._lengths.update(zip(unknown, self._measure(unknown), strict=True))
+        chunks = [unknown[i : i + _PROBED] for i in range(0, len(unknown), _PROBED)]
+        with ThreadPoolExecutor(threads) as pool:
+            lengths = itertools.chain.from_iterable(pool.map(self._measure, chunks))
+        self._lengths.update(zip(unknown, lengths, strict=True))
         width, counts = int(self.crop_samples or 1), []
         for record in records:
             n = self._lengths[record]
@@ -322,17 +262,6 @@ class Loader:
         draw = Keys.of(self.seed, [key], epoch, 0, task.occurrence, path="order/replacement")
         index = int(draw.integers(f"record/{attempt}", 0, len(self.source)))
         return Task(index, 1 + task.position % ((1 << 24) - 1), task.position)
-
-
-def merge_rows(rows: list[Task]) -> list[Task]:
-    """Adjacent rows of one delivery as one task, so that each member is opened once a batch."""
-    tasks: list[Task] = []
-    for row in rows:
-        if tasks and tasks[-1].position == row.position:
-            tasks[-1] = dataclasses.replace(tasks[-1], segments=tasks[-1].segments + row.segments)
-        else:
-            tasks.append(row)
-    return tasks
 
 
 def _gather(rows: list[Row], audio: Tensor | None, width: int | None) -> Tensor:

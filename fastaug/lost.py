@@ -1,8 +1,9 @@
-"""Word of the batches at the end of a DataLoader worker's share of which nothing could be had.
+"""Word of the batches that a DataLoader worker will not deliver.
 
 A worker tells of bad records with its next batch. Behind its last one it has none, and to the parent such batches would
-be as if they had never been: missing in the counts, and an epoch that ends with one would never be over. So the worker
-leaves word in a file, which the parent and the workers of the next epoch read.
+be as if they had never been: missing in the counts, and an epoch that ends with one would never be over. Nor does the
+parent see the state from which torchdata's StatefulDataLoader has a worker resume. So the worker leaves word in a file,
+which the parent and the workers of the next epoch read.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fastaug.batch import Stamp
 from fastaug.shards.record import BadRecord
 
 __all__ = ["Lost", "Word"]
@@ -24,23 +26,26 @@ __all__ = ["Lost", "Word"]
 
 @dataclass(frozen=True)
 class Word:
-    """What a worker says of its last batches.
+    """What a worker says.
 
     Attributes:
-        epoch, count: of which epoch, and how many batches that has. batches: indices of those that were lost.
-        errors, outcomes: as in `Batch`.
+        epoch, count: of which epoch, and how many batches that has. stamp: of its iteration, as in `Place`.
+        batches: indices of those that it will not deliver. errors, outcomes: as in `Batch`.
+        resumed: they came before the place where it resumes; otherwise nothing could be had of them.
     """
 
     epoch: int
     count: int
+    stamp: Stamp
     batches: list[int]
-    errors: list[BadRecord]
-    outcomes: list[bool]
+    errors: list[BadRecord] = field(default_factory=list)
+    outcomes: list[bool] = field(default_factory=list)
+    resumed: bool = False
 
 
 @dataclass
 class Lost:
-    """The file, of a name that nobody can guess. There is none before something is lost.
+    """The file, of a name that nobody can guess. There is none before there is something to tell.
 
     Copies, in workers too, go on reading where the original was when they were made.
     """
@@ -71,7 +76,7 @@ class Lost:
         self._read += len(whole)
         for line in whole.splitlines():
             said = json.loads(line)
-            yield Word(**(said | {"errors": _records(said["errors"])}))
+            yield Word(**(said | {"stamp": tuple(said["stamp"]), "errors": _records(said["errors"])}))
 
 
 def _records(said: Sequence[dict[str, str]]) -> list[BadRecord]:

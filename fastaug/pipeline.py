@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fastaug.ahead import load_ahead
-from fastaug.batch import Batch, Place
+from fastaug.batch import Batch, Place, Stamp
 from fastaug.checks import check_rate
 from fastaug.codecs.status import DecodeError
 from fastaug.frontends.spectrogram import Framed
 from fastaug.labels import Labels
-from fastaug.loader import CROPS, Loader, Part
+from fastaug.loader import CROPS, Loader
 from fastaug.lost import Lost, Word
 from fastaug.plan import Plan
+from fastaug.progress import STATE_VERSION, Progress, changes
+from fastaug.settings import (
+    check_choice,
+    check_least,
+    crop_width,
+    default_device,
+    default_threads,
+    ranks,
+    this_worker,
+)  # fmt: skip
+from fastaug.shards.opening import open_source
 from fastaug.shards.order import Order, epoch_order
 from fastaug.shards.record import BadRecord
-from fastaug.shards.source import open_source
 from fastaug.stats import Stats
-from fastaug.views import bind_views, transform_views, unwrap_views
+from fastaug.tasks import Part
+from fastaug.views import bind_views, transform_views, unwrap_views, valid_frames
 
 __all__ = ["Pipeline", "Stats"]
-
-_STATE_VERSION = 2
-_PROBED = 64  # records of one native probe
-_said_device = False
 
 
 class Pipeline(torch.utils.data.IterableDataset[Batch]):
@@ -116,17 +119,13 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
     ) -> None:
         check_rate(sample_rate, "Pipeline")
         crop = crop or ("random" if split in (None, "train") else "center")
-        _check_choice("crop", crop, CROPS)
-        _check_choice("on_error", on_error, ("raise", "skip", "replace"))
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("prefetch", prefetch, 0),
-            ("num_threads", 0 if num_threads is None else num_threads, 0),
-            ("views", 1 if views is None else views, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        width = _crop_samples(crop, crop_samples, crop_seconds, sample_rate)
+        check_choice("crop", crop, CROPS)
+        check_choice("on_error", on_error, ("raise", "skip", "replace"))
+        check_least("batch_size", batch_size, 1)
+        check_least("prefetch", prefetch, 0)
+        check_least("num_threads", num_threads, 0)
+        check_least("views", views, 1)
+        width = crop_width(crop, crop_samples, crop_seconds, sample_rate)
         opened = open_source(source, split, cache)
         if opened.bad and on_error == "raise":
             raise ValueError(f"{len(opened.bad)} problem(s) in the shards, the first: {opened.bad[0]}")
@@ -142,9 +141,9 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         self.sample_rate, self.views, self.batch_size, self.seed = sample_rate, views, batch_size, seed
         self.shuffle = shuffle if shuffle is not None else 4096 if split == "train" else 0
         self.drop_last, self.epoch_size, self.replacement = drop_last, epoch_size, replacement
-        self.rank, self.world_size = _ranks(rank, world_size)
-        self.device = torch.device(device) if device is not None else _default_device()
-        self.num_threads = _default_threads(self.device) if num_threads is None else num_threads
+        self.rank, self.world_size = ranks(rank, world_size)
+        self.device = torch.device(device) if device is not None else default_device()
+        self.num_threads = default_threads(self.device) if num_threads is None else num_threads
         self.prefetch = prefetch
         self.transform = bind_views(transform, sample_rate, views, "transform")
         self.frontend = bind_views(frontend, sample_rate, None, "frontend")
@@ -153,12 +152,10 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             raise ValueError("spec_transform works on a frontend's output: give frontend= as well")
         self._stats = Stats(max_bad_in_row=max_bad_in_row, max_bad_fraction=max_bad_fraction, error_log=error_log)
         self._stats.add(opened.bad)
-        self._epoch = 0
-        self._delivered = 0
-        self._resume_at = 0
-        self._done: set[int] = set()  # batches behind the first that has not been delivered
-        self._begun = False  # whether a batch of the epoch has been delivered in this process
+        self._progress = Progress()
+        self._iterations = 0
         self._lost = Lost()
+        self._listens = True
         self._plans: dict[int, Plan] = {}
 
     @property
@@ -176,29 +173,31 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
     def epoch(self) -> int:
         """The epoch that ``iter`` plays, or is playing."""
         self._hear()
-        return self._epoch
+        return self._progress.epoch
 
     # Iterating.
 
     def __iter__(self) -> Iterator[Batch]:
         """Play epoch ``self.epoch``; exhausting it moves on to the next, leaving early restarts it."""
-        epoch = self.epoch  # first: word of lost batches may end an epoch
-        start, self._resume_at = self._resume_at, 0
-        self._delivered, self._done = start, set()
-        worker = _worker()
-        shift, stride = worker or (0, 1)
-        empty = True
-        for batch in self._load(range(start + shift, len(self), stride), epoch, worker is None):
+        progress, worker = self._progress, this_worker()
+        if progress.begun:  # and left early, or by this worker played to its end
+            progress.reset(progress.epoch + (progress.batch >= len(self)))
+        count, epoch = len(self), progress.epoch  # in this order: word of lost batches may end an epoch
+        whole, empty = not (progress.batch or progress.done), True
+        for batch in self._load(progress.lane(count, worker or (0, 1)), epoch, worker):
             empty = False
             if worker is None:
                 yield self.finish(batch)
             elif batch.place is not None:
-                self._delivered = batch.place.index + stride - shift
+                progress.hand_on(batch.place.index + 1, worker)
                 yield batch
-        if empty and worker is None and start < len(self):
+        if worker is not None:
+            progress.hand_on(count, worker)
+            return
+        if empty and whole and count:
             raise RuntimeError(f"every record of epoch {epoch} was bad, the last: {self._stats.bad[-1]}")
-        if self._epoch == epoch:  # not yet moved on by the last batch: this is a worker, or that batch was skipped
-            self.set_epoch(epoch + 1)
+        if progress.epoch == epoch:  # not yet moved on by the last batch: that was skipped
+            progress.reset(epoch + 1)
 
     def __len__(self) -> int:
         """Batches an epoch on this rank."""
@@ -206,8 +205,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next ``iter`` plays, from its beginning."""
-        self._epoch, self._delivered, self._resume_at, self._done = epoch, 0, 0, set()
-        self._begun = False
+        self._progress.reset(epoch)
 
     def finish(self, batch: Batch) -> Batch:
         """Transfer, augment and compute spectrograms of a batch that a DataLoader worker yielded.
@@ -218,7 +216,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             return batch
         if batch.subkeys is None or batch.place is None:
             raise ValueError("finish takes batches of this Pipeline, as its DataLoader workers yield them")
-        self._note(batch)
+        self._note(batch, batch.place)
         moved = (batch.pin_memory() if self.device.type == "cuda" else batch).to(self.device, non_blocking=True)
         audio = moved.audio if self.views is not None else moved.audio[None]
         lengths = moved.lengths.reshape(audio.shape[:2])
@@ -227,7 +225,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         if self.frontend is not None:
             flat = self.frontend(audio.flatten(0, 1))
             spectra = flat.reshape(*audio.shape[:2], *flat.shape[1:])
-            valid = self._valid_frames(batch, audio.shape[-1])
+            valid = valid_frames(self.frontend, batch.lengths, batch.audio.shape[-1], audio.shape[-1])
             # Spectrograms of our own front ends are new; those of others may be kept, or be the audio itself.
             fresh = isinstance(self.frontend, Framed) and not spectra.requires_grad
             spectra, spec_params = transform_views(
@@ -243,15 +241,6 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
             spec_params=unwrap_views(spec_params, self.views),
             finished=True,
         )
-
-    def _valid_frames(self, batch: Batch, samples: int) -> Tensor | None:
-        """int64 (V, B), frames that are not padding; None where all are, or the front end cannot tell."""
-        count = getattr(self.frontend, "frames", None)
-        width = batch.audio.shape[-1]
-        if count is None or samples != width or bool((batch.lengths >= width).all()):  # on the host: nothing waits
-            return None
-        frames = torch.tensor([max(count(n), 0) for n in batch.lengths.flatten().tolist()], dtype=torch.int64)
-        return frames.reshape(-1, len(batch))
 
     def to_tuple(self, *names: str) -> Iterator[tuple[Any, ...]]:
         """Batches as tuples of their attributes or fields: ``for (x_i, x_j), y in pipe.to_tuple("audio", "labels")``.
@@ -269,8 +258,8 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
 
         In a DataLoader worker it is where that worker is, for torchdata's StatefulDataLoader.
         """
-        place = {"epoch": self.epoch, "batch": self._delivered, "worker": _worker()}
-        return {"version": _STATE_VERSION, **place, "layout": self._layout()}
+        self._hear()
+        return {"version": STATE_VERSION, **self._progress.state(), "worker": this_worker(), "layout": self._layout()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly there at the next ``iter``.
@@ -280,17 +269,15 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
                 Rank and world size may differ at the edge of an epoch, the number of workers only where the state
                 is the Pipeline's in the main process.
         """
-        if state.get("version") != _STATE_VERSION:
-            raise ValueError(f"Pipeline state of version {state.get('version')!r}, expected {_STATE_VERSION}")
-        mine, theirs = self._layout(), dict(state["layout"])
-        free = ("rank", "world_size") if state["batch"] == 0 else ()
-        changed = [f"{k}: {theirs.get(k)!r} → {v!r}" for k, v in mine.items() if k not in free and theirs.get(k) != v]
-        if state["worker"] is not None and state["batch"] and tuple(state["worker"]) != _worker():
-            changed.append(f"worker and number of workers: {state['worker']} → {_worker()}")
-        if changed:
+        if state.get("version") != STATE_VERSION:
+            raise ValueError(f"Pipeline state of version {state.get('version')!r}, expected {STATE_VERSION}")
+        worker, stamp = this_worker(), self._stamp()
+        if changed := changes(state, self._layout(), worker):
             raise ValueError("cannot resume, the Pipeline has changed since the state was saved: " + ", ".join(changed))
-        self._epoch, self._delivered = int(state["epoch"]), int(state["batch"])
-        self._resume_at, self._done, self._begun = self._delivered, set(), False
+        self._progress.load(state)
+        if worker and stamp:  # the parent does not see the state
+            self._listens = False
+            self._lost.tell(Word(self.epoch, len(self), stamp, self._progress.passed(worker), resumed=True))
 
     def _layout(self) -> dict[str, Any]:
         """What the order and the content of batches depend on."""
@@ -332,9 +319,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         if self._loader.crop != "segments":
             return None
         records = sorted(set(order.records.tolist()))
-        chunks = [records[i : i + _PROBED] for i in range(0, len(records), _PROBED)]
-        with ThreadPoolExecutor(self.num_threads or torch.get_num_threads()) as pool:
-            counts = itertools.chain.from_iterable(pool.map(self._loader.count_segments, chunks))
+        counts = self._loader.count_segments(records, self.num_threads or torch.get_num_threads())
         found = dict(zip(records, counts, strict=True))
         bad = [count for count in found.values() if isinstance(count, BadRecord)]
         if bad and self._loader.on_error == "raise":
@@ -342,47 +327,45 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         self._stats.add(bad)
         return {record: 0 if isinstance(count, BadRecord) else count for record, count in found.items()}
 
-    def _load(self, indices: range, epoch: int, alone: bool) -> Iterator[Batch]:
-        """Batches loaded ahead, not yet augmented; on the CPU unless ``alone``: not in a DataLoader worker."""
-        plan, lost = self._plan(epoch), Part()
+    def _load(self, indices: Sequence[int], epoch: int, worker: tuple[int, int] | None) -> Iterator[Batch]:
+        """Batches loaded ahead, not yet augmented; on the CPU in a DataLoader worker."""
+        plan, lost, stamp = self._plan(epoch), Part(), self._stamp()
         gone: list[int] = []
-        device = self._decodes_on() if alone else None
+        self._iterations += 1
+        device = self._decodes_on() if worker is None else None
         ahead = load_ahead(self._loader, plan, indices, epoch, self.num_threads, self.prefetch, device)
         for found, index in zip(ahead, indices, strict=True):
             if isinstance(found, Batch):
                 found.errors, found.outcomes = lost.errors + found.errors, lost.outcomes + found.outcomes
-                found.place = Place(epoch, index, len(plan), tuple(gone))
+                stride = worker[1] if worker is not None else 1
+                found.place = Place(epoch, index, len(plan), stride, len(gone), stamp)
                 lost, gone = Part(), []
                 yield found
-            elif alone:
-                self._done.add(index)
+            elif worker is None:
                 self._stats.note(0, found.errors, found.outcomes)
             else:
                 lost += found  # a worker's own count is lost with it: the next batch tells
                 gone.append(index)
-        if gone:
+        if stamp is not None and gone:
             self._stats.add(lost.errors)  # into the log
-            self._lost.tell(Word(epoch, len(plan), gone, lost.errors, lost.outcomes))
+            self._lost.tell(Word(epoch, len(plan), stamp, gone, lost.errors, lost.outcomes))
+
+    def _stamp(self) -> Stamp | None:
+        """What tells an iteration of DataLoader workers from the others, and is the same for all its workers."""
+        info = torch.utils.data.get_worker_info()
+        return None if info is None else (info.seed - info.id, self._stats.delivered, self._iterations)
 
     def _hear(self) -> None:
-        """Count what workers lost behind their last batches."""
-        for word in self._lost.news():
-            self._stats.count(word.errors, word.outcomes, log=False)
-            if word.epoch == self._epoch:
-                self._mark(word.count, word.batches)
+        """Take in what workers have told of batches that do not come.
 
-    def _mark(self, count: int, batches: Iterable[int]) -> None:
-        """These batches of the epoch are through, and it is when all ``count`` are.
-
-        Workers deliver out of turn where one of them has lost a batch: whatever stands behind the first that is missing
-        is not counted as delivered.
+        A worker does so once, for the epoch may have ended since its parent last did, and leaves out what others of
+        its own iteration have already told; not at all where it has been put in its place.
         """
-        self._done.update(batches)
-        while self._delivered in self._done:
-            self._done.remove(self._delivered)
-            self._delivered += 1
-        if self._delivered >= count:
-            self.set_epoch(self._epoch + 1)
+        for word in self._lost.news() if self._listens else ():
+            if word.resumed or word.stamp != self._stamp():
+                self._stats.count(word.errors, word.outcomes, log=False)
+                self._progress.take(word)
+        self._listens = self._listens and this_worker() is None
 
     def _decodes_on(self) -> torch.device | None:
         """The device whose kernels decode, the caller's current one as a rule; None for the CPU."""
@@ -391,18 +374,9 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         # By number: what is current is so for a thread, and other threads decode.
         return self.device if self.device.index is not None else torch.device("cuda", torch.cuda.current_device())
 
-    def _note(self, batch: Batch) -> None:
-        place = batch.place
-        assert place is not None
+    def _note(self, batch: Batch, place: Place) -> None:
         self._hear()
-        if place.epoch != self._epoch:
-            self.set_epoch(place.epoch)
-        if place.index < self._delivered or place.index in self._done:  # the epoch has been begun again
-            self.set_epoch(place.epoch)
-        if not self._begun:  # it may begin in its midst: a StatefulDataLoader keeps its state to itself
-            self._delivered = min((place.index, *place.lost))
-        self._begun, self._resume_at = True, 0
-        self._mark(place.count, (*place.lost, place.index))
+        self._progress.deliver(place)
         self._stats.note(len(batch), batch.errors, batch.outcomes, place.last)
 
 
@@ -412,56 +386,3 @@ def _named(batch: Batch, name: str) -> Any:
     if name in batch.fields:
         return batch.fields[name]
     raise AttributeError(f"a batch has no attribute or field {name!r}; fields: {', '.join(batch.fields)}")
-
-
-def _crop_samples(crop: str, samples: int | None, seconds: float | None, rate: int) -> int | None:
-    if crop == "whole":
-        if samples is not None or seconds is not None:
-            raise ValueError('crop="whole" takes neither crop_samples nor crop_seconds')
-        return None
-    if (samples is None) == (seconds is None):
-        raise ValueError("give crop_samples or crop_seconds, one of them")
-    # floor(x + 0.5), not round(): ties must not go to even
-    count = samples if samples is not None else int(np.floor(float(seconds or 0) * rate + 0.5))
-    if count < 1:
-        raise ValueError(f"the crop must have at least one sample, got {count}")
-    return count
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-
-
-def _worker() -> tuple[int, int] | None:
-    """(id, number) of the DataLoader worker that this is."""
-    info = torch.utils.data.get_worker_info()
-    return (info.id, info.num_workers) if info is not None else None
-
-
-def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    if rank is not None or world_size is not None:
-        if rank is None or world_size is None:
-            raise ValueError("give rank and world_size together")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank must lie in [0, world_size={world_size}), got {rank}")
-        return rank, world_size
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-def _default_threads(device: torch.device) -> int:
-    """On the CPU alone, threads of our own would only compete with torch's: at batches of 32, two cores, CLMR's views
-    come a quarter slower."""
-    return torch.get_num_threads() if device.type == "cuda" or torch.cuda.is_available() else 0
-
-
-def _default_device() -> torch.device:
-    """CUDA if usable, else the CPU; says which, once a process."""
-    global _said_device
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not _said_device and _worker() is None:
-        print(f"fastaug: batches are delivered on {device} (device= chooses)", file=sys.stderr)
-        _said_device = True
-    return device

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastaug.loader import Task, merge_rows
 from fastaug.shards.order import Ints, Order
+from fastaug.tasks import Task, merge_rows
 
 __all__ = ["Plan"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastaug.random import Keys
 from fastaug.transforms.base import Params, Transform
 
-__all__ = ["bind_views", "transform_views", "unwrap_views"]
+__all__ = ["bind_views", "transform_views", "unwrap_views", "valid_frames"]
 
 
 def bind_views(steps: Any, sample_rate: int, views: int | None, name: str) -> Any:
@@ -40,6 +40,16 @@ def transform_views(
     out, params = _applied(samples.flatten(0, 1), steps, Keys.cat(keys), flat_lengths, inplace)
     split = [None if params is None else _rows(params, v * count, (v + 1) * count) for v in range(views)]
     return out.reshape(views, count, *out.shape[1:]), split
+
+
+def valid_frames(frontend: Any, lengths: Tensor, width: int, samples: int) -> Tensor | None:
+    """int64 (V, B), frames that are not padding, of crops of ``width`` samples, ``samples`` after their transform; None
+    where all are, or the front end cannot tell."""
+    count = getattr(frontend, "frames", None)
+    if count is None or samples != width or bool((lengths >= width).all()):  # on the host: nothing waits
+        return None
+    frames = torch.tensor([max(count(n), 0) for n in lengths.flatten().tolist()], dtype=torch.int64)
+    return frames.reshape(-1, lengths.shape[-1])
 
 
 def _applied(

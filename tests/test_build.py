@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import nvrtc
-from fastaug._paths import csrc_dir
+from fastaug import _paths
+from fastaug._paths import checkout_stamp, csrc_dir, stamp_of
 from fastaug.ops._library import native
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,6 +159,7 @@ def test_builds_and_works_without_openmp(tmp_path: Path) -> None:
 
     built = tmp_path / "_native.abi3.so"
     flags = ["-std=c++17", "-O0", "-ffp-contract=off", "-shared", "-fPIC", "-pthread", "-DPy_LIMITED_API=0x030A0000"]
+    flags += [f"-DFA_STAMP={checkout_stamp()}"]
     includes = [f"-I{sysconfig.get_path('include')}", f"-I{csrc_dir()}"]
     sources = sorted((csrc_dir() / "cpu").glob("*.cpp"))
     compiler = os.environ.get("CXX", "g++" if sys.platform == "linux" else "c++")
@@ -168,6 +170,23 @@ def test_builds_and_works_without_openmp(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     expected = add_noise(torch.ones(33, 1, 501), torch.arange(99).reshape(33, 3), snr_db=3.0)
     assert torch.equal(torch.load(tmp_path / "y.pt"), expected)
+
+
+@in_checkout
+def test_a_module_built_from_other_sources_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    csrc = shutil.copytree(csrc_dir(), tmp_path / "csrc")
+    assert native().stamp == checkout_stamp() == stamp_of(csrc)
+    with (csrc / "cpu" / "member.h").open("a") as header:
+        header.write("// another field\n")
+    assert stamp_of(csrc) != native().stamp
+    package = tmp_path / "fastaug"
+    monkeypatch.setattr(_paths, "_PACKAGE", package)
+    native.cache_clear()
+    with pytest.raises(ImportError, match="than this checkout.s: run `python setup.py build_ext --inplace --force` in"):
+        native()
+    # Once installed, a folder of that name beside the package is somebody else's.
+    shutil.copytree(csrc_dir(), package / "_csrc")
+    assert checkout_stamp() is None and native() is not None
 
 
 def test_native_calls_check_arity_and_types() -> None:

@@ -724,9 +724,10 @@ FUZZ = Path(__file__).parent / "fuzz" / "run.sh"
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("clang++") is None, reason="no clang++")
-def test_ten_seconds_of_fuzzing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["flac", "crops"])
+def test_ten_seconds_of_fuzzing(tmp_path: Path, target: str) -> None:
     done = subprocess.run(
-        [FUZZ, "flac", "10", tmp_path], capture_output=True, text=True, env={**os.environ, "PYTHON": sys.executable}
+        [FUZZ, target, "10", tmp_path], capture_output=True, text=True, env={**os.environ, "PYTHON": sys.executable}
     )
     if "libclang_rt" in done.stderr:
         pytest.skip("clang without its sanitizers (libclang-rt-dev)")

@@ -17,8 +17,9 @@ import torch
 import fastaug
 from corpus import RATE, encoded, examples, tone, write_tar
 from fastaug import Batch, Pipeline, Record
-from fastaug.loader import Loader, Task
+from fastaug.loader import Loader
 from fastaug.shards import open_source, reader, tar
+from fastaug.tasks import Task
 from fastaug.transforms.base import params_to
 
 COMMON: dict[str, Any] = {"sample_rate": RATE, "device": "cpu", "seed": 4}

@@ -23,8 +23,8 @@ from fastaug.batch import Place
 from fastaug.codecs import DecodeError, device_plan
 from fastaug.codecs.device import DeviceBatch, Staging
 from fastaug.codecs.native import Members, Wanted
-from fastaug.loader import Part, Way
 from fastaug.ops import _cuda
+from fastaug.tasks import Part, Way
 from test_wav import noise, written
 
 CODECS = ("wav", "flac", "mp3", "ogg")

@@ -9,8 +9,8 @@ import pytest
 
 from corpus import write_tar
 from fastaug.shards import open_source
+from fastaug.shards.opening import expand_braces
 from fastaug.shards.reader import index_shard, read_record
-from fastaug.shards.source import expand_braces
 
 PAIR = [("a.wav", b"A" * 700), ("a.json", b'{"x": 1}'), ("b.MP3", b"B" * 3), ("b.cls", b"4"), ("b.txt", b"words")]
 

@@ -12,7 +12,8 @@ import soundfile
 import torch
 from torch import nn
 
-from fastaug.shards.source import Source, open_source, subset
+from fastaug.shards.opening import open_source
+from fastaug.shards.source import Source, subset
 from fastaug.ssl.checkpoint import STATE, load_encoder, save_model
 from fastaug.ssl.data import discover
 from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN

@@ -232,6 +232,9 @@ PyMODINIT_FUNC PyInit__native() {
 #else
     PyModule_AddIntConstant(module, "openmp", 0);
 #endif
+#ifdef FA_STAMP
+    PyModule_AddIntConstant(module, "stamp", FA_STAMP);
+#endif
 #ifdef __VERSION__
     PyModule_AddStringConstant(module, "compiler", __VERSION__);
 #else

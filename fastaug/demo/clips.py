@@ -14,8 +14,8 @@ from torch import Tensor
 from fastaug.codecs import DecodeError, open_audio
 from fastaug.demo.words import in_words
 from fastaug.pipeline import Pipeline
+from fastaug.shards.opening import open_source
 from fastaug.shards.record import Record
-from fastaug.shards.source import open_source
 from fastaug.transforms.base import Transform
 
 __all__ = ["RATE", "Clip", "View", "choose", "make_clips"]

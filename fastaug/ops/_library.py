@@ -18,12 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastaug._paths import checkout_stamp, csrc_dir
+
 __all__ = ["active_rows", "check_samples", "define", "direct", "native", "pointer", "row_values", "threads"]
 
 #: FRAGMENT, not DEF: a second import (a reload, a test that forks the module) must not clash.
 LIBRARY = torch.library.Library("fastaug", "FRAGMENT")
 
 
+_BUILD = "python setup.py build_ext --inplace --force"
 _GRAIN = 32_768  # at::internal::GRAIN_SIZE
 
 
@@ -32,15 +35,22 @@ def native() -> ModuleType:
     """The compiled module ``fastaug._native``. torch is imported first, so both use torch's libgomp.
 
     Raises:
-        ImportError: the extension has not been built, with the command that builds it.
+        ImportError: the extension has not been built, or from other sources than those beside the package, which would
+            have it read memory that is not there; with the command that builds it.
     """
     try:
         from fastaug import _native
     except ImportError as error:
         raise ImportError(
             f"the native operators of fastaug are not built ({error}). In a checkout, run "
-            "`python setup.py build_ext --inplace` (it needs a C++17 compiler); otherwise reinstall fastaug"
+            f"`{_BUILD}` (it needs a C++17 compiler); otherwise reinstall fastaug"
         ) from error
+    expected = checkout_stamp()
+    if expected is not None and getattr(_native, "stamp", None) != expected:
+        raise ImportError(
+            f"the native operators of fastaug were built from other sources than this checkout's: run `{_BUILD}` "
+            f"in {csrc_dir().parent} (it would replace {_native.__file__})"
+        )
     return _native
 
 

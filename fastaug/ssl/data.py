@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastaug.shards.source import expand_braces, open_source
+from fastaug.shards.opening import expand_braces, open_source
 from fastaug.ssl.losses import group_ids
 
 SPLITS = ("train", "valid", "test")

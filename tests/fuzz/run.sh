@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes a decoder with libFuzzer under AddressSanitizer and UndefinedBehaviorSanitizer; variables that nobody set hold
+# Fuzzes a decoder, or the planning of crops, with libFuzzer under AddressSanitizer and UndefinedBehaviorSanitizer; variables that nobody set hold
 # NaN and large numbers.
 #
 #     tests/fuzz/run.sh CODEC SECONDS [FOLDER]

@@ -104,8 +104,14 @@ def mp3_seeds() -> dict[str, bytes]:
     return found
 
 
+def crops_seeds() -> dict[str, bytes]:
+    """Numbers of any size; what they are is in fuzz_crops.cpp."""
+    rng = np.random.default_rng(0)
+    return {f"{size}-{i}": rng.bytes(size) for size in (40, 100, 250) for i in range(20)}
+
+
 def main(codec: str, folder: str) -> None:
-    seeds = {"flac": flac_seeds, "wav": wav_seeds, "mp3": mp3_seeds}[codec]()
+    seeds = {"flac": flac_seeds, "wav": wav_seeds, "mp3": mp3_seeds, "crops": crops_seeds}[codec]()
     Path(folder).mkdir(parents=True, exist_ok=True)
     for name, data in seeds.items():
         Path(folder, name).write_bytes(data)

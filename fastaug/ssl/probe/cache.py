@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastaug.shards.source import expand_braces
+from fastaug.shards.opening import expand_braces
 from fastaug.ssl.probe.features import Features
 
 __all__ = ["FeatureCache", "file_hash", "stamp"]

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 import fastaug
-from fastaug.shards.source import Source, open_source, subset
+from fastaug.shards.opening import open_source
+from fastaug.shards.source import Source, subset
 from fastaug.ssl.checkpoint import build_encoder, load_encoder, read_card
 from fastaug.ssl.data import Dataset, model_input
 from fastaug.ssl.encoders import Projector
