@@ -146,6 +146,16 @@ FA_HD void fa_stream(float* to, const Vector& value) {
 FA_HD void fa_streamed() {}
 #endif
 
+// Keeps a vector that was loaded in a register: GCC would load it for each of its uses, and loads are few.
+template <class Vector>
+FA_HD void fa_in_register(Vector& value) {
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+    asm("" : "+v"(value));
+#else
+    (void)value;
+#endif
+}
+
 // A number in every lane, by way of an array: GCC inserts element after element where it lowers vector arithmetic.
 template <class Number>
 FA_HD Number fa_splat(float value) {

@@ -162,28 +162,30 @@ FA_HD void fa_short_lines(const FaAnchor& anchor, const FaShortFilter& filter, i
     const int pairs = kPairs ? kPairs : filter.pairs;
     Vector sum[kOutputs][kCount], place[kOutputs];
     Whole next[kOutputs];  // -1 in pieces whose outputs lie behind the next line
-    const float *left[kOutputs], *right[kOutputs];
+    Vector before[kOutputs], behind[kOutputs];  // the lines last read on both sides
+    const float* line[kOutputs];
     FA_UNROLL(4) for (int b = 0; b < kOutputs; ++b) {
         FA_UNROLL(16) for (int q = 0; q < kCount; ++q) sum[b][q] = Vector{};
-        const int32_t behind = anchor.fraction + filter.fractions[n + b], whole = behind >> kFractionBits;
+        const int32_t fraction = anchor.fraction + filter.fractions[n + b], whole = fraction >> kFractionBits;
         const Whole at = fa_line<Whole>(anchor.places + first) + (filter.fractions[n + b] - (whole << kFractionBits));
         next[b] = at >= unit;
         place[b] = fa_fma(__builtin_convertvector(at & (unit - 1), Vector), fa_splat<Vector>(-2.0f / unit),
                           fa_splat<Vector>(1.0f));
-        left[b] = anchor.line + (filter.lines[n + b] + whole) * kPieces + first;
-        right[b] = left[b] + kPieces;
+        line[b] = anchor.line + (filter.lines[n + b] + whole) * kPieces + first;
+        before[b] = behind[b] = fa_line<Vector>(line[b] + kPieces);
     }
     const float* coefficient = filter.coefficient + first;
     FA_UNROLL(4) for (int j = 0; j < pairs; ++j) {
         Vector added[kOutputs], apart[kOutputs];
         FA_UNROLL(4) for (int b = 0; b < kOutputs; ++b) {
-            const Vector one = next[b] ? fa_line<Vector>(left[b] + kPieces) : fa_line<Vector>(left[b]);
-            const Vector two = next[b] ? fa_line<Vector>(right[b] + kPieces) : fa_line<Vector>(right[b]);
-            added[b] = two + one, apart[b] = two - one;
-            left[b] -= kPieces, right[b] += kPieces;
+            const Vector low = fa_line<Vector>(line[b] - j * kPieces), high = fa_line<Vector>(line[b] + (j + 2) * kPieces);
+            const Vector left = next[b] ? before[b] : low, right = next[b] ? high : behind[b];
+            added[b] = right + left, apart[b] = right - left;
+            before[b] = low, behind[b] = high;
         }
         FA_UNROLL(16) for (int q = 0; q < kCount; ++q, coefficient += kPieces) {
-            const Vector tap = fa_line<Vector>(coefficient);
+            Vector tap = fa_line<Vector>(coefficient);
+            if (kOutputs > 1) fa_in_register(tap);
             FA_UNROLL(4) for (int b = 0; b < kOutputs; ++b) {
                 sum[b][q] = fa_fma(q % 2 ? apart[b] : added[b], tap, sum[b][q]);
             }

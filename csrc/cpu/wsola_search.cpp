@@ -263,9 +263,9 @@ long long FaWsolaSearch::room(const FaWsola& w, long long channels) {
     return 2LL * round_up(w.search) + channels * (2LL * round_up(w.overlap) + round_up(w.search) + kSearchReadsOn);
 }
 
-int FaWsolaSearch::best(const float* tail, const float* fresh) {
+int FaWsolaSearch::best(const float* tail, const float* fresh, long long stride) {
     if (unbounded == 0) {
-        const int found = best_in_bounds(tail, fresh);
+        const int found = best_in_bounds(tail, fresh, stride);
         if (found >= 0) {
             failed = 0;
             return found;
@@ -294,7 +294,7 @@ int FaWsolaSearch::best(const float* tail, const float* fresh) {
 
 // The squared sum of a block's differences is at most kBlock times the sum of their squares (Cauchy and Schwarz), so
 // squared distances of block sums are lower bounds, in a kBlock-th of the terms. -1 if they leave too many.
-int FaWsolaSearch::best_in_bounds(const float* tail, const float* fresh) const {
+int FaWsolaSearch::best_in_bounds(const float* tail, const float* fresh, long long stride) const {
     float *estimates = memory, *bounds = estimates + round_up(w.search), *sums = bounds + round_up(w.search);
     const long long own = round_up(w.overlap), sums_stride = 2 * own + round_up(w.search) + kSearchReadsOn;
     double tail_squares = 0.0, fresh_squares = 0.0;
