@@ -41,6 +41,43 @@ FA_HD void fa_across(const Body& body) {
     for (int first = 0; first < kPieces; first += kRepitchWidth<Vector>) body(first);
 }
 
+// ---- rows and lines ----
+
+// lines (count, kPieces) from `count` samples of each piece, a multiple of 8, which lie in a row from at[piece] on.
+template <class Vector>
+FA_HD void to_lines_lanes(const float* const* at, int count, float* lines) {
+    if constexpr (sizeof(Vector) == 16) {
+        fa_side_by_side<kPieces>(at, count, lines);
+    } else {
+        for (int n = 0; n < count; n += 8) {
+            FA_UNROLL(2) for (int p = 0; p < kPieces; p += 8) {
+                fa_float8 tile[8];
+                FA_UNROLL(8) for (int i = 0; i < 8; ++i) tile[i] = fa_line<fa_float8>(at[p + i] + n);
+                fa_transpose_eight(tile);
+                FA_UNROLL(8)
+                for (int i = 0; i < 8; ++i) memcpy(lines + (n + i) * kPieces + p, &tile[i], sizeof tile[i]);
+            }
+        }
+    }
+}
+
+// And back.
+template <class Vector>
+FA_HD void to_rows_lanes(const float* lines, int count, float* const* to) {
+    if constexpr (sizeof(Vector) == 16) {
+        for (int p = 0; p < kPieces; p += 4) fa_four_below_another<kPieces>(lines + p, count, to + p);
+    } else {
+        for (int p = 0; p < kPieces; p += 8) {
+            for (int n = 0; n < count; n += 8) {
+                fa_float8 tile[8];
+                FA_UNROLL(8) for (int i = 0; i < 8; ++i) tile[i] = fa_line<fa_float8>(lines + (n + i) * kPieces + p);
+                fa_transpose_eight(tile);
+                FA_UNROLL(8) for (int i = 0; i < 8; ++i) memcpy(to[p + i] + n, &tile[i], sizeof tile[i]);
+            }
+        }
+    }
+}
+
 // ---- the half-band ----
 
 // Lines of sums that fit the registers beside two windows of as many samples.
@@ -161,7 +198,7 @@ FA_HD void fa_short_lines(const FaAnchor& anchor, const FaShortFilter& filter, i
     constexpr int32_t unit = 1 << kFractionBits;
     const int pairs = kPairs ? kPairs : filter.pairs;
     Vector sum[kOutputs][kCount], place[kOutputs];
-    Whole next[kOutputs];  // -1 in pieces whose outputs lie behind the next line
+    Whole next[kOutputs];                       // -1 in pieces whose outputs lie behind the next line
     Vector before[kOutputs], behind[kOutputs];  // the lines last read on both sides
     const float* line[kOutputs];
     FA_UNROLL(4) for (int b = 0; b < kOutputs; ++b) {
@@ -178,7 +215,8 @@ FA_HD void fa_short_lines(const FaAnchor& anchor, const FaShortFilter& filter, i
     FA_UNROLL(4) for (int j = 0; j < pairs; ++j) {
         Vector added[kOutputs], apart[kOutputs];
         FA_UNROLL(4) for (int b = 0; b < kOutputs; ++b) {
-            const Vector low = fa_line<Vector>(line[b] - j * kPieces), high = fa_line<Vector>(line[b] + (j + 2) * kPieces);
+            const Vector low = fa_line<Vector>(line[b] - j * kPieces),
+                         high = fa_line<Vector>(line[b] + (j + 2) * kPieces);
             const Vector left = next[b] ? before[b] : low, right = next[b] ? high : behind[b];
             added[b] = right + left, apart[b] = right - left;
             before[b] = low, behind[b] = high;

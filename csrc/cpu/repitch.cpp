@@ -9,6 +9,8 @@ namespace {
 
 constexpr int kUnit = 16;  // a whole number of any vectors
 
+FA_BY_WIDTH(to_lines, (const float* const* at, int count, float* lines), (at, count, lines))
+FA_BY_WIDTH(to_rows, (const float* lines, int count, float* const* to), (lines, count, to))
 FA_BY_WIDTH(half_band, (const float* x, const float* taps, const float* onto, float* y, int count),
             (x, taps, onto, y, count))
 FA_BY_WIDTH(flatten, (const float* even, const float* odd, float* flat_even, float* flat_odd, int count),
@@ -94,7 +96,10 @@ struct Pieces {
         for (int p = 0; p < kPieces; ++p) {
             to[p] = begin + p * count + n + kChunk <= length ? y + begin + p * count + n : rest[p];
         }
-        for (int p = 0; p < kPieces; p += 4) fa_four_below_another<kPieces>(lines + p, kChunk, to + p);
+        to_rows(lines, kChunk, to);
+        for (int p = 0; p < kPieces; ++p) {
+            for (int i = 0; i < kChunk; i += 16) __builtin_prefetch(to[p] + kChunk + i + 15, 1);
+        }
         for (int p = 0; p < kPieces; ++p) {
             const long long at = begin + p * count + n;
             if (to[p] == rest[p] && at < length) std::copy(rest[p], rest[p] + (length - at), y + at);
@@ -143,12 +148,16 @@ struct Source {
     void read(long long line, int count, float* lines) const {
         const float* at[kPieces];
         for (int p = 0; p < kPieces; ++p) at[p] = from[p] + line;
-        fa_side_by_side<kPieces>(at, count, lines);
+        to_lines(at, count, lines);
+        for (int p = 0; p < kPieces; ++p) {
+            for (int n = 16; n < count + 16; n += 16) __builtin_prefetch(at[p] + count + n);
+        }
     }
 };
 
-void move_lines(float* lines, int from, int count, int to = 0) {
-    std::copy(lines + from * kPieces, lines + (from + count) * kPieces, lines + to * kPieces);
+// Not inline: GCC knows the count then, and takes a slow instruction for it.
+__attribute__((noinline, noclone)) void move_lines(float* lines, int from, int count) {
+    memmove(lines, lines + from * kPieces, static_cast<size_t>(count) * kPieces * sizeof(float));
 }
 
 // ---- both directions ----
@@ -158,10 +167,11 @@ constexpr int kBefore = kHalfBandTaps / 2, kAround = kFlatReach / 2;
 // Pitch up: the short filter at half outputs, flattened, then the half-band at every other.
 void decimate(const float* x, float* y, const Pieces& pieces, const FaShortFilter& filter, const float* taps) {
     constexpr int room = kHalfBandTaps + 4 * kChunk, history = 2 * kAround;
-    constexpr int most = 4 * 2 * kChunk + 2 * kMostPairs + 8;  // three octaves up
+    constexpr int most = 4 * 2 * kChunk + 2 * kMostPairs + 12;  // three octaves up
     alignas(64) float raw_even[(history + kChunk) * kPieces], raw_odd[(history + kChunk) * kPieces];
     alignas(64) float even[room * kPieces], odd[room * kPieces], source[most * kPieces], out[kChunk * kPieces];
-    // Pairs of half outputs from kBefore before the first output on; kAround more, and a chunk of which the end is read.
+    // Pairs of half outputs from kBefore before the first output on; kAround more, and a chunk of which the end is
+    // read.
     const auto first = [&](int p) { return 2 * (pieces.first(p) - kBefore + kAround - kChunk); };
     const Walk walk(filter, first);
     Source reader;
@@ -170,7 +180,7 @@ void decimate(const float* x, float* y, const Pieces& pieces, const FaShortFilte
         long long line;
         FaAnchor anchor = walk.anchor(chunk * 2 * kChunk, line);
         const int begin = filter.lines[from] + 1 - filter.pairs, end = walk.reach(2 * kChunk - 1) + 1;
-        reader.read(line + begin, (end - begin + 3) / 4 * 4, source);
+        reader.read(line + begin, (end - begin + 7) / 8 * 8, source);
         anchor.line = source - begin * kPieces;
         short_filter(anchor, filter, from, 2 * kChunk, to_even, to_odd);
     };

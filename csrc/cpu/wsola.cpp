@@ -80,7 +80,8 @@ void stretch(const Source& x, float* y, long long y_stride, long long out, const
         const Look at = look(x, w, k ? begin + w.hop() : 0, window);
         const int best = k ? search.best(at.tail, at.fresh, at.stride) : w.search / 2;
         begin = window + best;
-        const int n = static_cast<int>(std::min<long long>(w.hop(), out - done)), faded = k ? std::min(n, w.overlap) : 0;
+        const int n = static_cast<int>(std::min<long long>(w.hop(), out - done)),
+                  faded = k ? std::min(n, w.overlap) : 0;
         for (long long c = 0; c < x.channels; ++c) {
             const float* fresh = at.fresh + c * at.stride + best;
             float* target = y + c * y_stride + done;

@@ -11,7 +11,7 @@ namespace {
 constexpr int kGroup = 4;                             // vectors of candidates per pass
 constexpr int kCandidates = kGroup * kResampleLanes;  // candidates per pass
 static_assert(kCandidates <= kSearchReadsOn);
-constexpr int kBlock = 4;       // samples summed for the bounds; divides every overlap
+constexpr int kBlock = 8;       // samples summed for the bounds; divides every overlap
 constexpr int kAtOnce = 4;      // candidates whose estimates are made at once
 constexpr int kMostKept = 256;  // candidates that the bounds may leave
 constexpr int kMostFailed = 4;  // after n searches in a row where they leave too many, 2^n - 2 do without
@@ -104,6 +104,15 @@ FA_BY_WIDTH(bound,
              float* bounds),
             (tail, fresh, stride, channels, overlap, search, bounds))
 
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+// a plus the samples n behind it, of vectors a and b in a row.
+template <int n>
+FA_HD fa_float16 fa_plus_shifted(const fa_float16& a, const fa_float16& b) {
+    typedef int32_t Whole __attribute__((vector_size(64)));
+    return a + (fa_float16)__builtin_ia32_alignd512_mask((Whole)b, (Whole)a, n, (Whole)a, -1);
+}
+#endif
+
 // The sum of kBlock samples from each of `count` on, and of the squares of these, to the end of a vector.
 template <class Piece>
 FA_HD void sum_blocks_lanes(const float* x, float* sums, int count, float& squares) {
@@ -113,13 +122,31 @@ FA_HD void sum_blocks_lanes(const float* x, float* sums, int count, float& squar
         memcpy(&value, x + n, sizeof value);
         return value;
     };
+    static_assert(kBlock == 8);
     FaLanes<Piece> total;
     fa_clear(total);
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+    if constexpr (sizeof(Piece) == 64) {  // each vector is read once and shifted: else most would straddle cache lines
+        Piece one[2] = {at(0), at(lanes)}, two = fa_plus_shifted<1>(one[0], one[1]), third = at(2 * lanes);
+        Piece next_two = fa_plus_shifted<1>(one[1], third), four = fa_plus_shifted<2>(two, next_two);
+        for (int n = 0; n < count; n += lanes) {
+            const Piece last = at(n + 3 * lanes), last_two = fa_plus_shifted<1>(third, last);
+            const Piece next_four = fa_plus_shifted<2>(next_two, last_two), sum = fa_plus_shifted<4>(four, next_four);
+            memcpy(sums + n, &sum, sizeof sum);
+            total.piece[0] = fa_fma(one[0], one[0], total.piece[0]);
+            one[0] = one[1], one[1] = third, third = last;
+            next_two = last_two, four = next_four;
+        }
+        squares = fa_sum_lanes(total);
+        return;
+    }
+#endif
     for (int n = 0; n < count; n += kResampleLanes) {
         for (int p = 0; p < FaLanes<Piece>::kPieces; ++p) {
             const int from = n + p * lanes;
             const Piece first = at(from);
-            Piece sum = (first + at(from + 1)) + (at(from + 2) + at(from + 3));
+            const Piece sum = ((first + at(from + 1)) + (at(from + 2) + at(from + 3))) +
+                              ((at(from + 4) + at(from + 5)) + (at(from + 6) + at(from + 7)));
             memcpy(sums + from, &sum, sizeof sum);
             total.piece[p] = fa_fma(first, first, total.piece[p]);
         }
@@ -129,39 +156,48 @@ FA_HD void sum_blocks_lanes(const float* x, float* sums, int count, float& squar
 
 FA_BY_WIDTH(sum_blocks, (const float* x, float* sums, int count, float& squares), (x, sums, count, squares))
 
-// Estimates for kAtOnce offsets, lanes along the samples: of few candidates.
+// Estimates for `count` offsets and as many more as make a multiple of kAtOnce, lanes along the samples: of few
+// candidates.
 template <class Piece>
 FA_HD void estimate_some_lanes(const float* tail, const float* fresh, long long stride, long long channels, int overlap,
-                               const int* offsets, float* estimates) {
+                               const int* offsets, int count, float* estimates) {
     using Part = std::conditional_t<sizeof(Piece) == 64, fa_float8, Piece>;
     constexpr int lanes = sizeof(Part) / sizeof(float);
-    Part sum[kAtOnce];
-    FA_UNROLL(4) for (int n = 0; n < kAtOnce; ++n) sum[n] = Part{};
-    for (long long c = 0; c < channels; ++c, tail += stride, fresh += stride) {
-        for (int i = 0; i < overlap; i += lanes) {
-            Part wanted, sample;
-            memcpy(&wanted, tail + i, sizeof wanted);
-            FA_UNROLL(4) for (int n = 0; n < kAtOnce; ++n) {
-                memcpy(&sample, fresh + offsets[n] + i, sizeof sample);
-                const Part difference = sample - wanted;
-                sum[n] = fa_fma(difference, difference, sum[n]);
+    for (int from = 0; from < count; from += kAtOnce) {
+        Part sum[kAtOnce];
+        FA_UNROLL(4) for (int n = 0; n < kAtOnce; ++n) sum[n] = Part{};
+        for (long long c = 0; c < channels; ++c) {
+            const float *wanted_at = tail + c * stride, *at[kAtOnce];
+            for (int n = 0; n < kAtOnce; ++n) at[n] = fresh + c * stride + offsets[from + n];
+            for (int i = 0; i < overlap; i += lanes) {
+                Part wanted, sample;
+                memcpy(&wanted, wanted_at + i, sizeof wanted);
+                FA_UNROLL(4) for (int n = 0; n < kAtOnce; ++n) {
+                    memcpy(&sample, at[n] + i, sizeof sample);
+                    const Part difference = sample - wanted;
+                    sum[n] = fa_fma(difference, difference, sum[n]);
+                }
             }
         }
-    }
-    FA_UNROLL(4) for (int n = 0; n < kAtOnce; ++n) {
-        float lane[lanes];
-        memcpy(lane, &sum[n], sizeof lane);
-        for (int distance = lanes / 2; distance; distance /= 2) {
-            for (int i = 0; i < distance; ++i) lane[i] += lane[i + distance];
+        fa_float4 parts[lanes / 4][kAtOnce], total = {};
+        for (int n = 0; n < kAtOnce; ++n) {
+            float lane[lanes];
+            memcpy(lane, &sum[n], sizeof lane);
+            for (int part = 0; part < lanes / 4; ++part) memcpy(&parts[part][n], lane + 4 * part, 16);
         }
-        estimates[n] = lane[0];
+        for (int n = 0; n < kAtOnce; ++n) {
+            for (int part = 1; part < lanes / 4; ++part) parts[0][n] += parts[part][n];
+        }
+        fa_transpose_four(parts[0]);
+        for (int n = 0; n < kAtOnce; ++n) total += parts[0][n];
+        memcpy(estimates + from, &total, sizeof total);
     }
 }
 
 FA_BY_WIDTH(estimate_some,
             (const float* tail, const float* fresh, long long stride, long long channels, int overlap,
-             const int* offsets, float* estimates),
-            (tail, fresh, stride, channels, overlap, offsets, estimates))
+             const int* offsets, int count, float* estimates),
+            (tail, fresh, stride, channels, overlap, offsets, count, estimates))
 
 // The first offset with the smallest distance among those whose estimate is not above `limit`. Comparisons with NaN are
 // false: a NaN never wins, except at offset 0.
@@ -204,41 +240,74 @@ FA_CLONES void count_up_to(const float* estimates, int count, float limit, int& 
     for (int i = 0; i < count; ++i) found += estimates[i] <= limit;
 }
 
-// A small one of `count` numbers: the smallest of whole vectors.
+// A bit for each lane whose number is not above `bar`.
+template <class Piece>
+FA_HD unsigned up_to(const float* numbers, const Piece& bar) {
+    Piece value;
+    memcpy(&value, numbers, sizeof value);
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+    if constexpr (sizeof(Piece) == 64) {
+        return static_cast<unsigned short>(__builtin_ia32_cmpps512_mask(value, bar, 18, -1, 4));  // ordered, no signal
+    } else if constexpr (sizeof(Piece) == 32) {
+        return static_cast<unsigned>(__builtin_ia32_movmskps256((fa_float8)(value <= bar)));
+    } else {
+        return static_cast<unsigned>(__builtin_ia32_movmskps((fa_float4)(value <= bar)));
+    }
+#else
+    unsigned bits = 0;
+    for (unsigned i = 0; i < sizeof(Piece) / sizeof(float); ++i) bits |= (value[i] <= bar[i] ? 1U : 0U) << i;
+    return bits;
+#endif
+}
+
+// The first of the smallest of `count` numbers, of which none is NaN.
 template <class Piece>
 FA_HD void find_least_lanes(const float* numbers, int count, int& found) {
     constexpr int lanes = sizeof(Piece) / sizeof(float);
-    Piece least, at = {}, value;
-    memcpy(&least, numbers, sizeof least);
-    for (int n = lanes; n + lanes <= count; n += lanes) {
-        memcpy(&value, numbers + n, sizeof value);
-        const auto less = value < least;
-        least = less ? value : least;
-        at = less ? fa_splat<Piece>(static_cast<float>(n)) : at;
+    float least = numbers[0];
+    int n = 0;
+    if (count >= lanes) {
+        Piece smallest, value;
+        memcpy(&smallest, numbers, sizeof smallest);
+        for (n = lanes; n + lanes <= count; n += lanes) {
+            memcpy(&value, numbers + n, sizeof value);
+            smallest = value < smallest ? value : smallest;
+        }
+        float lane[lanes];
+        memcpy(lane, &smallest, sizeof lane);
+        for (int distance = lanes / 2; distance; distance /= 2) {
+            for (int i = 0; i < distance; ++i) lane[i] = std::min(lane[i], lane[i + distance]);
+        }
+        least = lane[0];
     }
+    for (; n < count; ++n) least = std::min(least, numbers[n]);
+    const Piece bar = fa_splat<Piece>(least);
     found = 0;
-    for (int i = 0; i < std::min(lanes, count); ++i) {
-        const int n = static_cast<int>(at[i]) + i;
-        if (numbers[n] < numbers[found]) found = n;
+    for (n = 0; n < count; n += lanes) {
+        const unsigned bits = up_to(numbers + n, bar);
+        if (!bits) continue;
+        found = n + __builtin_ctz(bits);
+        return;
     }
 }
 
 FA_BY_WIDTH(find_least, (const float* numbers, int count, int& found), (numbers, count, found))
 
 // The offsets whose bound is not above `bar`; those behind kMostKept at most to the end of a vector.
-FA_CLONES void keep(const float* bounds, int count, float bar, int* offsets, int& kept) {
+template <class Piece>
+FA_HD void keep_lanes(const float* bounds, int count, float bar, int* offsets, int& kept) {
+    constexpr int lanes = sizeof(Piece) / sizeof(float);
+    const Piece bars = fa_splat<Piece>(bar);
     kept = 0;
-    for (int start = 0; start < count && kept <= kMostKept; start += kResampleLanes) {
-        const int end = std::min(start + kResampleLanes, count);
-        int some = 0;
-        for (int i = 0; i < kResampleLanes; ++i) some |= bounds[start + i] <= bar;
-        if (!some) continue;
-        for (int i = start; i < end; ++i) {
-            offsets[kept] = i;
-            kept += bounds[i] <= bar;
-        }
+    for (int start = 0; start < count && kept <= kMostKept; start += lanes) {
+        unsigned bits = up_to(bounds + start, bars);
+        if (count - start < lanes) bits &= (1U << (count - start)) - 1;
+        for (; bits; bits &= bits - 1) offsets[kept++] = start + __builtin_ctz(bits);
     }
 }
+
+FA_BY_WIDTH(keep, (const float* bounds, int count, float bar, int* offsets, int& kept),
+            (bounds, count, bar, offsets, kept))
 
 // The offset that is wanted is the first whose distance, summed in float32 term after term as sox and the CUDA kernel
 // sum it, is smallest. Two sums of the same `terms` squares, in whatever order, differ by at most the factor (1 + g) /
@@ -315,19 +384,17 @@ int FaWsolaSearch::best_in_bounds(const float* tail, const float* fresh, long lo
     int offsets[kMostKept + kResampleLanes + kAtOnce], kept;
     float found[kMostKept + kAtOnce];
     for (int n = 0; n < kAtOnce; ++n) offsets[n] = std::clamp(nearest + n - 1, 0, w.search - 1);
-    estimate_some(tail, fresh, stride, channels, w.overlap, offsets, found);
+    estimate_some(tail, fresh, stride, channels, w.overlap, offsets, kAtOnce, found);
     float smallest = *std::min_element(found, found + kAtOnce);
-    // Two additions and the difference round a block's sums by up to 3 * 2^-24 of its magnitudes' sum.
+    // Three additions and the difference round a block's sums by little more than 4 * 2^-24 of its magnitudes' sum.
     const double norms = sqrt(tail_squares) + sqrt(fresh_squares);
-    const double reach = sqrt(margins.limit(smallest) + margins.tiny()) + 0x1p-22 * norms;
+    const double reach = sqrt(margins.limit(smallest) + margins.tiny()) + 0x1.4p-22 * norms;
     const double bar = kBlock * reach * reach * (1.0 + 8.0 * margins.g) + margins.tiny();
     if (!(bar < 1e38)) return -1;
     keep(bounds, w.search, static_cast<float>(bar * (1.0 + 0x1p-22)), offsets, kept);
     if (kept == 0 || kept > std::min(kMostKept, w.search / 3)) return -1;
     for (int n = 0; n < kAtOnce; ++n) offsets[kept + n] = offsets[kept - 1];
-    for (int n = 0; n < kept; n += kAtOnce) {
-        estimate_some(tail, fresh, stride, channels, w.overlap, offsets + n, found + n);
-    }
+    estimate_some(tail, fresh, stride, channels, w.overlap, offsets, kept, found);
     smallest = *std::min_element(found, found + kept);
     const float limit = margins.limit(smallest);
     int near = 0, best = 0;
