@@ -156,7 +156,7 @@ struct Source {
 };
 
 // Not inline: GCC knows the count then, and takes a slow instruction for it.
-__attribute__((noinline, noclone)) void move_lines(float* lines, int from, int count) {
+__attribute__((noinline)) void move_lines(float* lines, int from, int count) {
     memmove(lines, lines + from * kPieces, static_cast<size_t>(count) * kPieces * sizeof(float));
 }
 
@@ -188,7 +188,7 @@ void decimate(const float* x, float* y, const Pieces& pieces, const FaShortFilte
     int made = 0;
     for (long long chunk = 1, done = 0; done < pieces.count; ++chunk) {
         if (made == room) {
-            move_lines(even, room - kHalfBandTaps, kHalfBandTaps);
+            move_lines(even + kBefore * kPieces, room - kHalfBandTaps, kBefore);  // those before are read no more
             move_lines(odd, room - kHalfBandTaps, kHalfBandTaps);
             made = kHalfBandTaps;
         }
