@@ -69,6 +69,31 @@ FA_HD void fa_side_by_side(const float* const* rows, long long count, float* col
     }
 }
 
+// A tile of 8 x 8 floats, in functions that FA_BY_WIDTH makes.
+FA_HD void fa_transpose_eight(fa_float8* r) {
+#if defined(__clang__)
+#define FA_SHUFFLE_EIGHT(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define FA_SHUFFLE_EIGHT(a, b, ...) __builtin_shuffle(a, b, fa_int8{__VA_ARGS__})
+#endif
+    fa_float8 t[8], u[8];
+    FA_UNROLL(4) for (int i = 0; i < 4; ++i) {
+        t[i] = FA_SHUFFLE_EIGHT(r[i], r[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+        t[i + 4] = FA_SHUFFLE_EIGHT(r[i], r[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+    FA_UNROLL(4) for (int i = 0; i < 8; i += 2) {
+        u[i] = FA_SHUFFLE_EIGHT(t[i], t[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+        u[i + 1] = FA_SHUFFLE_EIGHT(t[i], t[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    FA_UNROLL(2) for (int i = 0; i < 8; i += 4) {
+        r[i] = FA_SHUFFLE_EIGHT(u[i], u[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+        r[i + 1] = FA_SHUFFLE_EIGHT(u[i], u[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+        r[i + 2] = FA_SHUFFLE_EIGHT(u[i + 1], u[i + 3], 0, 1, 8, 9, 4, 5, 12, 13);
+        r[i + 3] = FA_SHUFFLE_EIGHT(u[i + 1], u[i + 3], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+#undef FA_SHUFFLE_EIGHT
+}
+
 // Four rows of `count` floats, a multiple of 4, from the first four of columns (count, kRows).
 template <int kRows>
 FA_HD void fa_four_below_another(const float* columns, long long count, float* const* rows) {
@@ -145,6 +170,16 @@ FA_HD void fa_stream(float* to, const Vector& value) {
 }
 FA_HD void fa_streamed() {}
 #endif
+
+// Keeps a vector that was loaded in a register: GCC would load it for each of its uses, and loads are few.
+template <class Vector>
+FA_HD void fa_in_register(Vector& value) {
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+    asm("" : "+v"(value));
+#else
+    (void)value;
+#endif
+}
 
 // A number in every lane, by way of an array: GCC inserts element after element where it lowers vector arithmetic.
 template <class Number>

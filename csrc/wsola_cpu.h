@@ -8,7 +8,7 @@ constexpr int kSearchReadsOn = 64;  // samples behind the last window that a sea
 // Searches of one row after another.
 struct FaWsolaSearch {
     const FaWsola w;
-    const long long stride, channels;  // of the source: channel c lies c * stride samples behind the first
+    const long long channels;
     float* const memory;
     int failed = 0, unbounded = 0;  // searches in a row in which bounds were of no use; searches still to do without
 
@@ -17,8 +17,9 @@ struct FaWsolaSearch {
 
     // The first offset from `fresh` on whose window of `overlap` samples is nearest to that at `tail`: sums of squares
     // over samples and, inside, channels, in float32, term after term.
-    int best(const float* tail, const float* fresh);
+    // Channel c lies c * stride samples behind the first.
+    int best(const float* tail, const float* fresh, long long stride);
 
   private:
-    int best_in_bounds(const float* tail, const float* fresh) const;
+    int best_in_bounds(const float* tail, const float* fresh, long long stride) const;
 };

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "../fa_simd.h"
 #include "../repitch_cpu.h"
 #include "../wsola_cpu.h"
 #include "api.h"
@@ -11,7 +12,7 @@ namespace {
 
 // Memory of one thread, kept for its next row: fresh pages would cost a tenth of the time.
 struct Room {
-    std::vector<float> source, stretched, search;
+    std::vector<float> edge, stretched, search;
 };
 
 Room& room() {
@@ -22,7 +23,7 @@ Room& room() {
 // After a row: gives back what a long one took.
 void tidy() {
     constexpr size_t large = 1 << 22;
-    if (room().source.size() + room().stretched.size() > large) room() = {};
+    if (room().stretched.size() > large) room() = {};
 }
 
 float* reserve(std::vector<float>& memory, long long count) {
@@ -30,48 +31,62 @@ float* reserve(std::vector<float>& memory, long long count) {
     return memory.data();
 }
 
-// The channels of one example between zeros: channel c holds source samples [-before, stride - before).
-struct Padded {
+// The channels of one example, zero before and behind.
+struct Source {
     const float* samples;
-    long long stride, before, channels;
-
-    const float* at(long long channel, long long t) const { return samples + channel * stride + before + t; }
+    long long length, channels;
 };
 
-Padded pad(const float* x, long long channels, long long length, const FaWsola& w, double factor, long long out) {
-    const long long segments = (out + w.hop() - 1) / w.hop(), before = w.search / 2;
-    const long long last = fa_wsola_window(w, factor, std::max<long long>(segments - 1, 0));
-    const long long stride = before + std::max(length, last + w.search + w.segment) + kSearchReadsOn;
-    float* to = reserve(room().source, stride * channels);
-    for (long long c = 0; c < channels; ++c, to += stride) {
-        const float* row = x + c * length;
-        std::fill(to, to + before, 0.0f);
-        std::copy(row, row + length, to + before);
-        std::fill(to + before + length, to + stride, 0.0f);
+// What a segment's search and fade read of each channel: the last segment's tail, and all that the new one may take.
+struct Look {
+    const float *tail, *fresh;
+    long long stride;
+};
+
+// Samples begin ... begin + count - 1 of a channel.
+void copy_with_zeros(const float* x, long long length, long long begin, long long count, float* to) {
+    const long long from = std::clamp(-begin, 0LL, count), end = std::clamp(length - begin, from, count);
+    std::fill(to, to + from, 0.0f);
+    std::copy(x + begin + from, x + begin + end, to + from);
+    std::fill(to + end, to + count, 0.0f);
+}
+
+// In place, or copied between zeros near the ends.
+Look look(const Source& x, const FaWsola& w, long long tail, long long window) {
+    const long long tails = w.overlap + kSearchReadsOn, windows = w.search + w.segment + kSearchReadsOn;
+    if (tail >= 0 && window >= 0 && tail + tails <= x.length && window + windows <= x.length) {
+        return {x.samples + tail, x.samples + window, x.length};
     }
-    return {room().source.data(), stride, before, channels};
+    const long long stride = tails + windows;
+    float* to = reserve(room().edge, stride * x.channels);
+    for (long long c = 0; c < x.channels; ++c, to += stride) {
+        copy_with_zeros(x.samples + c * x.length, x.length, tail, tails, to);
+        copy_with_zeros(x.samples + c * x.length, x.length, window, windows, to + tails);
+    }
+    return {room().edge.data(), room().edge.data() + tails, stride};
+}
+
+FA_CLONES void fade(const float* old, const float* fresh, int count, int overlap, float* target) {
+    for (int i = 0; i < count; ++i) target[i] = fa_wsola_fade(old[i], fresh[i], i, overlap);
 }
 
 // Writes `out` samples to each channel of y.
-void stretch(const Padded& x, float* y, long long y_stride, long long out, const FaWsola& w, double factor) {
+void stretch(const Source& x, float* y, long long y_stride, long long out, const FaWsola& w, double factor) {
     float* memory = reserve(room().search, FaWsolaSearch::room(w, x.channels));
-    FaWsolaSearch search{w, x.stride, x.channels, memory};
+    FaWsolaSearch search{w, x.channels, memory};
     long long begin = 0;  // source position of the current segment
     for (long long k = 0, done = 0; done < out; ++k, done += w.hop()) {
-        const long long tail = begin + w.hop();
         const long long window = fa_wsola_window(w, factor, k);
-        const bool first = k == 0;
-        int best = w.search / 2;
-        if (!first) best = search.best(x.at(0, tail), x.at(0, window));
+        const Look at = look(x, w, k ? begin + w.hop() : 0, window);
+        const int best = k ? search.best(at.tail, at.fresh, at.stride) : w.search / 2;
         begin = window + best;
-        const int n = static_cast<int>(std::min<long long>(w.hop(), out - done));
+        const int n = static_cast<int>(std::min<long long>(w.hop(), out - done)),
+                  faded = k ? std::min(n, w.overlap) : 0;
         for (long long c = 0; c < x.channels; ++c) {
-            const float *old = x.at(c, tail), *fresh = x.at(c, begin);
+            const float* fresh = at.fresh + c * at.stride + best;
             float* target = y + c * y_stride + done;
-            std::copy(fresh, fresh + n, target);
-            for (int i = 0; !first && i < std::min(n, w.overlap); ++i) {
-                target[i] = fa_wsola_fade(old[i], fresh[i], i, w.overlap);
-            }
+            fade(at.tail + c * at.stride, fresh, faded, w.overlap, target);
+            std::copy(fresh + faded, fresh + n, target + faded);
         }
     }
 }
@@ -91,7 +106,7 @@ void fa_time_stretch(const float* x, float* y, const double* factor, const unsig
             return;
         }
         const long long n = std::min(fa_wsola_length(length, factor[row]), out_length);
-        stretch(pad(in, channels, length, w, factor[row], n), out, out_length, n, w, factor[row]);
+        stretch({in, length, channels}, out, out_length, n, w, factor[row]);
         tidy();
     });
 }
@@ -113,7 +128,7 @@ void fa_pitch_shift(const float* x, float* y, const double* factor, const unsign
             std::fill(stretched + c * stride, stretched + c * stride + margin, 0.0f);
             std::fill(stretched + c * stride + margin + n, stretched + (c + 1) * stride, 0.0f);
         }
-        stretch(pad(in, channels, length, w, f, n), stretched + margin, stride, n, w, f);
+        stretch({in, length, channels}, stretched + margin, stride, n, w, f);
         for (long long c = 0; c < channels; ++c) {
             fa_repitch_row(stretched + c * stride + margin, out + c * length, length, f, half_band);
         }

@@ -1,99 +1,12 @@
 // The search of a time stretch. It chooses by the sums of a plain loop, as CUDA does, but computes few of them: lower
-// bounds leave some candidates, estimates of these mostly one. Lanes hold candidates.
+// bounds leave some candidates, estimates of these mostly one.
 #include <algorithm>
-#include <type_traits>
 
-#include "../resample_cpu.h"
-#include "../wsola_cpu.h"
+#include "../wsola_lanes.h"
 
 namespace {
 
-constexpr int kGroup = 4;                             // vectors of candidates per pass
-constexpr int kCandidates = kGroup * kResampleLanes;  // candidates per pass
-static_assert(kCandidates <= kSearchReadsOn);
-constexpr int kBlock = 4;       // samples summed for the bounds; divides every overlap
-constexpr int kAtOnce = 4;      // candidates whose estimates are made at once
-constexpr int kMostKept = 256;  // candidates that the bounds may leave
 constexpr int kMostFailed = 4;  // after n searches in a row where they leave too many, 2^n - 2 do without
-
-// Squared distances between the tail and the kCandidates windows from `fresh` on, channels inside samples.
-template <class Piece>
-FA_HD void distances(const float* tail, const float* fresh, long long stride, long long channels, int overlap,
-                     float* result) {
-    FaLanes<Piece> sums[kGroup], difference;
-    for (int g = 0; g < kGroup; ++g) fa_clear(sums[g]);
-    for (int i = 0; i < overlap; ++i) {
-        for (long long c = 0; c < channels; ++c) {
-            const float wanted = tail[c * stride + i];
-            for (int g = 0; g < kGroup; ++g) {
-                fa_load(fresh + c * stride + i + g * kResampleLanes, difference);
-                for (Piece& piece : difference.piece) piece -= wanted;
-                fa_add_product(sums[g], difference, difference);
-            }
-        }
-    }
-    memcpy(result, sums, sizeof sums);
-}
-
-// The squared distances again, roughly: fused, and in an order in which a vector of samples that is loaded serves
-// kCount candidates' vectors (sample i of candidate c + 16 is sample i + 16 of candidate c). Of every kStep-th sample.
-template <class Piece, int kStep, int kCount>
-FA_HD void estimate_tile(const float* tail, const float* fresh, long long stride, long long channels, int overlap,
-                         float* result) {
-    FaLanes<Piece> sum[kCount], sample[kCount];
-    FA_UNROLL(16) for (int n = 0; n < kCount; ++n) fa_clear(sum[n]);
-    for (long long c = 0; c < channels; ++c, tail += stride, fresh += stride) {
-        for (int r = 0; r < kResampleLanes; r += kStep) {
-            FA_UNROLL(16) for (int n = 0; n + 1 < kCount; ++n) fa_load(fresh + r + n * kResampleLanes, sample[n]);
-            for (int i = r; i < overlap; i += kResampleLanes) {
-                fa_load(fresh + i + (kCount - 1) * kResampleLanes, sample[kCount - 1]);
-                const float wanted = tail[i];
-                FA_UNROLL(16) for (int n = 0; n < kCount; ++n) {
-                    FA_UNROLL(16) for (int p = 0; p < FaLanes<Piece>::kPieces; ++p) {
-                        const Piece difference = sample[n].piece[p] - wanted, before = sum[n].piece[p];
-                        sum[n].piece[p] = fa_fma(difference, difference, before);
-                    }
-                }
-                FA_UNROLL(16) for (int n = 0; n + 1 < kCount; ++n) sample[n] = sample[n + 1];
-            }
-        }
-    }
-    memcpy(result, sum, sizeof sum);
-}
-
-// estimates: room for `search` and 15 more.
-template <class Piece, int kStep>
-FA_HD void estimate_steps(const float* tail, const float* fresh, long long stride, long long channels, int overlap,
-                          int search, float* estimates) {
-    constexpr int many = sizeof(Piece) == 64 ? 7 : sizeof(Piece) == 32 ? 3 : 1, few = many / 2 > 1 ? many / 2 : 1;
-    const int vectors = (search + kResampleLanes - 1) / kResampleLanes;
-    for (int n = 0; n < vectors;) {
-        const float* start = fresh + n * kResampleLanes;
-        float* found = estimates + n * kResampleLanes;
-        if (n + many <= vectors) {
-            estimate_tile<Piece, kStep, many>(tail, start, stride, channels, overlap, found);
-            n += many;
-        } else if (n + few <= vectors) {
-            estimate_tile<Piece, kStep, few>(tail, start, stride, channels, overlap, found);
-            n += few;
-        } else {
-            estimate_tile<Piece, kStep, 1>(tail, start, stride, channels, overlap, found);
-            ++n;
-        }
-    }
-}
-
-template <class Piece>
-FA_HD void estimate_lanes(const float* tail, const float* fresh, long long stride, long long channels, int overlap,
-                          int search, float* estimates) {
-    estimate_steps<Piece, 1>(tail, fresh, stride, channels, overlap, search, estimates);
-}
-
-template <class Piece>
-FA_HD void bound_lanes(const float* tail, const float* fresh, long long stride, long long channels, int overlap,
-                       int search, float* bounds) {
-    estimate_steps<Piece, kBlock>(tail, fresh, stride, channels, overlap, search, bounds);
-}
 
 FA_BY_WIDTH(estimate,
             (const float* tail, const float* fresh, long long stride, long long channels, int overlap, int search,
@@ -103,94 +16,18 @@ FA_BY_WIDTH(bound,
             (const float* tail, const float* fresh, long long stride, long long channels, int overlap, int search,
              float* bounds),
             (tail, fresh, stride, channels, overlap, search, bounds))
-
-// The sum of kBlock samples from each of `count` on, and of the squares of these, to the end of a vector.
-template <class Piece>
-FA_HD void sum_blocks_lanes(const float* x, float* sums, int count, float& squares) {
-    constexpr int lanes = sizeof(Piece) / sizeof(float);
-    const auto at = [&](int n) __attribute__((always_inline)) {
-        Piece value;
-        memcpy(&value, x + n, sizeof value);
-        return value;
-    };
-    FaLanes<Piece> total;
-    fa_clear(total);
-    for (int n = 0; n < count; n += kResampleLanes) {
-        for (int p = 0; p < FaLanes<Piece>::kPieces; ++p) {
-            const int from = n + p * lanes;
-            const Piece first = at(from);
-            Piece sum = (first + at(from + 1)) + (at(from + 2) + at(from + 3));
-            memcpy(sums + from, &sum, sizeof sum);
-            total.piece[p] = fa_fma(first, first, total.piece[p]);
-        }
-    }
-    squares = fa_sum_lanes(total);
-}
-
 FA_BY_WIDTH(sum_blocks, (const float* x, float* sums, int count, float& squares), (x, sums, count, squares))
-
-// Estimates for kAtOnce offsets, lanes along the samples: of few candidates.
-template <class Piece>
-FA_HD void estimate_some_lanes(const float* tail, const float* fresh, long long stride, long long channels, int overlap,
-                               const int* offsets, float* estimates) {
-    using Part = std::conditional_t<sizeof(Piece) == 64, fa_float8, Piece>;
-    constexpr int lanes = sizeof(Part) / sizeof(float);
-    Part sum[kAtOnce];
-    FA_UNROLL(4) for (int n = 0; n < kAtOnce; ++n) sum[n] = Part{};
-    for (long long c = 0; c < channels; ++c, tail += stride, fresh += stride) {
-        for (int i = 0; i < overlap; i += lanes) {
-            Part wanted, sample;
-            memcpy(&wanted, tail + i, sizeof wanted);
-            FA_UNROLL(4) for (int n = 0; n < kAtOnce; ++n) {
-                memcpy(&sample, fresh + offsets[n] + i, sizeof sample);
-                const Part difference = sample - wanted;
-                sum[n] = fa_fma(difference, difference, sum[n]);
-            }
-        }
-    }
-    FA_UNROLL(4) for (int n = 0; n < kAtOnce; ++n) {
-        float lane[lanes];
-        memcpy(lane, &sum[n], sizeof lane);
-        for (int distance = lanes / 2; distance; distance /= 2) {
-            for (int i = 0; i < distance; ++i) lane[i] += lane[i + distance];
-        }
-        estimates[n] = lane[0];
-    }
-}
-
 FA_BY_WIDTH(estimate_some,
             (const float* tail, const float* fresh, long long stride, long long channels, int overlap,
-             const int* offsets, float* estimates),
-            (tail, fresh, stride, channels, overlap, offsets, estimates))
-
-// The first offset with the smallest distance among those whose estimate is not above `limit`. Comparisons with NaN are
-// false: a NaN never wins, except at offset 0.
-template <class Piece>
-FA_HD void best_offset_lanes(const float* tail, const float* fresh, long long stride, long long channels, int overlap,
-                             int search, const float* estimates, float limit, int& best) {
-    float smallest = 0.0f;
-    bool first = true;
-    for (int start = 0; start < search; start += kCandidates) {
-        const int count = search - start < kCandidates ? search - start : kCandidates;
-        int hopeless = 0;
-        for (int j = 0; j < count; ++j) hopeless += estimates[start + j] > limit;
-        if (hopeless == count) continue;
-        float found[kCandidates];
-        distances<Piece>(tail, fresh + start, stride, channels, overlap, found);
-        for (int j = 0; j < count; ++j) {
-            if (first || found[j] < smallest) {
-                smallest = found[j];
-                best = start + j;
-            }
-            first = false;
-        }
-    }
-}
-
+             const int* offsets, int count, float* estimates),
+            (tail, fresh, stride, channels, overlap, offsets, count, estimates))
 FA_BY_WIDTH(best_offset,
             (const float* tail, const float* fresh, long long stride, long long channels, int overlap, int search,
              const float* estimates, float limit, int& best),
             (tail, fresh, stride, channels, overlap, search, estimates, limit, best))
+FA_BY_WIDTH(find_least, (const float* numbers, int count, int& found), (numbers, count, found))
+FA_BY_WIDTH(keep, (const float* bounds, int count, float bar, int* offsets, int& kept),
+            (bounds, count, bar, offsets, kept))
 
 // NaN if the first is, else the smallest number.
 FA_CLONES void find_smallest(const float* estimates, int count, float& smallest) {
@@ -202,42 +39,6 @@ FA_CLONES void find_smallest(const float* estimates, int count, float& smallest)
 FA_CLONES void count_up_to(const float* estimates, int count, float limit, int& found) {
     found = 0;
     for (int i = 0; i < count; ++i) found += estimates[i] <= limit;
-}
-
-// A small one of `count` numbers: the smallest of whole vectors.
-template <class Piece>
-FA_HD void find_least_lanes(const float* numbers, int count, int& found) {
-    constexpr int lanes = sizeof(Piece) / sizeof(float);
-    Piece least, at = {}, value;
-    memcpy(&least, numbers, sizeof least);
-    for (int n = lanes; n + lanes <= count; n += lanes) {
-        memcpy(&value, numbers + n, sizeof value);
-        const auto less = value < least;
-        least = less ? value : least;
-        at = less ? fa_splat<Piece>(static_cast<float>(n)) : at;
-    }
-    found = 0;
-    for (int i = 0; i < std::min(lanes, count); ++i) {
-        const int n = static_cast<int>(at[i]) + i;
-        if (numbers[n] < numbers[found]) found = n;
-    }
-}
-
-FA_BY_WIDTH(find_least, (const float* numbers, int count, int& found), (numbers, count, found))
-
-// The offsets whose bound is not above `bar`; those behind kMostKept at most to the end of a vector.
-FA_CLONES void keep(const float* bounds, int count, float bar, int* offsets, int& kept) {
-    kept = 0;
-    for (int start = 0; start < count && kept <= kMostKept; start += kResampleLanes) {
-        const int end = std::min(start + kResampleLanes, count);
-        int some = 0;
-        for (int i = 0; i < kResampleLanes; ++i) some |= bounds[start + i] <= bar;
-        if (!some) continue;
-        for (int i = start; i < end; ++i) {
-            offsets[kept] = i;
-            kept += bounds[i] <= bar;
-        }
-    }
 }
 
 // The offset that is wanted is the first whose distance, summed in float32 term after term as sox and the CUDA kernel
@@ -263,9 +64,9 @@ long long FaWsolaSearch::room(const FaWsola& w, long long channels) {
     return 2LL * round_up(w.search) + channels * (2LL * round_up(w.overlap) + round_up(w.search) + kSearchReadsOn);
 }
 
-int FaWsolaSearch::best(const float* tail, const float* fresh) {
+int FaWsolaSearch::best(const float* tail, const float* fresh, long long stride) {
     if (unbounded == 0) {
-        const int found = best_in_bounds(tail, fresh);
+        const int found = best_in_bounds(tail, fresh, stride);
         if (found >= 0) {
             failed = 0;
             return found;
@@ -294,7 +95,7 @@ int FaWsolaSearch::best(const float* tail, const float* fresh) {
 
 // The squared sum of a block's differences is at most kBlock times the sum of their squares (Cauchy and Schwarz), so
 // squared distances of block sums are lower bounds, in a kBlock-th of the terms. -1 if they leave too many.
-int FaWsolaSearch::best_in_bounds(const float* tail, const float* fresh) const {
+int FaWsolaSearch::best_in_bounds(const float* tail, const float* fresh, long long stride) const {
     float *estimates = memory, *bounds = estimates + round_up(w.search), *sums = bounds + round_up(w.search);
     const long long own = round_up(w.overlap), sums_stride = 2 * own + round_up(w.search) + kSearchReadsOn;
     double tail_squares = 0.0, fresh_squares = 0.0;
@@ -315,19 +116,17 @@ int FaWsolaSearch::best_in_bounds(const float* tail, const float* fresh) const {
     int offsets[kMostKept + kResampleLanes + kAtOnce], kept;
     float found[kMostKept + kAtOnce];
     for (int n = 0; n < kAtOnce; ++n) offsets[n] = std::clamp(nearest + n - 1, 0, w.search - 1);
-    estimate_some(tail, fresh, stride, channels, w.overlap, offsets, found);
+    estimate_some(tail, fresh, stride, channels, w.overlap, offsets, kAtOnce, found);
     float smallest = *std::min_element(found, found + kAtOnce);
-    // Two additions and the difference round a block's sums by up to 3 * 2^-24 of its magnitudes' sum.
+    // Three additions and the difference round a block's sums by little more than 4 * 2^-24 of its magnitudes' sum.
     const double norms = sqrt(tail_squares) + sqrt(fresh_squares);
-    const double reach = sqrt(margins.limit(smallest) + margins.tiny()) + 0x1p-22 * norms;
+    const double reach = sqrt(margins.limit(smallest) + margins.tiny()) + 0x1.4p-22 * norms;
     const double bar = kBlock * reach * reach * (1.0 + 8.0 * margins.g) + margins.tiny();
     if (!(bar < 1e38)) return -1;
     keep(bounds, w.search, static_cast<float>(bar * (1.0 + 0x1p-22)), offsets, kept);
     if (kept == 0 || kept > std::min(kMostKept, w.search / 3)) return -1;
     for (int n = 0; n < kAtOnce; ++n) offsets[kept + n] = offsets[kept - 1];
-    for (int n = 0; n < kept; n += kAtOnce) {
-        estimate_some(tail, fresh, stride, channels, w.overlap, offsets + n, found + n);
-    }
+    estimate_some(tail, fresh, stride, channels, w.overlap, offsets, kept, found);
     smallest = *std::min_element(found, found + kept);
     const float limit = margins.limit(smallest);
     int near = 0, best = 0;
