@@ -6,10 +6,13 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from importlib import metadata
 from typing import Any
 
 import pytest
+
+from fastaug.ssl.run import keep_freed_memory
 
 PACKAGES = (
     "torch",
@@ -34,10 +37,32 @@ PACKAGES = (
 
 
 LOAD_BEFORE = os.getloadavg()[0]
+DEADLINE = time.monotonic() + float(os.environ.get("FASTAUG_BENCH_SECONDS", "inf"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Freed memory stays with the process, for everybody. By default glibc gives large blocks back or not depending on
+    what else is allocated at the moment, and the pages of a batch then cost a third of an effect's time, or nothing."""
     config.addinivalue_line("markers", "gpu: needs a CUDA device")
+    keep_freed_memory()
+
+
+@pytest.fixture(scope="session")
+def cuda() -> None:
+    """A CUDA device; without one the test is skipped, or fails with FASTAUG_REQUIRE_CUDA=1."""
+    import torch
+
+    if not torch.cuda.is_available():
+        if os.environ.get("FASTAUG_REQUIRE_CUDA") == "1":
+            pytest.fail("FASTAUG_REQUIRE_CUDA=1, but torch sees no CUDA device")
+        pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture
+def in_time() -> None:
+    """Skips what would begin after FASTAUG_BENCH_SECONDS, so that the results of the rest are still written."""
+    if time.monotonic() > DEADLINE:
+        pytest.skip("out of time (FASTAUG_BENCH_SECONDS)")
 
 
 @pytest.fixture(params=[1, 2], ids=["1thread", "2threads"])

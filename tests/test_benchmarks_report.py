@@ -133,21 +133,66 @@ def test_two_runs_agree_or_do_not(
             ]
         }
 
-    words, good = repeat.compare(result(1.0, 5.0), result(1.1, 5.0))
-    assert good and "3 of 3 rows (100%) within 15%" in words and "worst 10.0%" in words
-    words, good = repeat.compare(result(1.0, 5.0), result(1.0, 4.0))
-    assert not good and "x 0.800  effects: gain, p" in words
+    near = repeat.agreement(result(1.0, 5.0), result(1.1, 5.0))
+    assert repeat.good(near) and "3 of 3 rows (100%) within 15%" in repeat.report(near)
+    assert "the worst 10.0% apart" in repeat.report(near) and "then" not in repeat.report(near)
+    far = repeat.agreement(result(1.0, 5.0), result(1.0, 4.0))
+    assert not repeat.good(far)
+    assert "   25.0%  effects: gain, p: 5, then 4" in repeat.report(far)
+    assert repeat.good(repeat.agreement(result(1.0, 5.0), result(1.0, 4.0), within=0.3))
     before, after = tmp_path / "a.json", tmp_path / "b.json"
     before.write_text(json.dumps(result(1.0, 5.0)))
     after.write_text(json.dumps(result(1.0, 4.0)))
     monkeypatch.setattr("sys.argv", ["render.py", "compare", str(before), str(after), "--note"])
     with pytest.raises(SystemExit) as left:
         render.main()
-    assert left.value.code == 1 and "ratio: 1 rows" in capsys.readouterr().out
-    assert json.loads(after.read_text())["repeat"] == (
-        "2 of 3 times within 15%, the worst 25% apart (effects: gain, p); "
-        "0 of 1 ratios within 15%, the worst 25% apart (effects: gain, p)"
-    )
+    assert left.value.code == 1 and "ratio: 0 of 1 rows" in capsys.readouterr().out
+    told = "\n".join(repeat.section(json.loads(after.read_text())["agreement"]))
+    assert "- time per item: 2 of 3 rows (67%) within 15%; half of them within 0.0%, the worst 25.0% apart." in told
+    assert "| effects: gain, p | ratio | 5 | 4 | 25% |" in told
+
+
+def test_a_row_of_one_run_only_is_no_agreement() -> None:
+    one, none = {"cases": [case("effects", "gain", 1.0, p=2.0)]}, {"cases": [case("effects", "gain", 1.0)]}
+    found = repeat.agreement(one, none)
+    assert not repeat.good(found) and found["missing"] == ["time per item: effects: gain, p", "ratio: effects: gain, p"]
+    assert "in one run only:\n  time per item: effects: gain, p" in repeat.report(found)
+    assert not repeat.good(repeat.agreement({"cases": []}, {"cases": []})), "nothing to compare is no agreement"
+
+
+def whole(date: str, quick: bool, *cases: dict[str, Any]) -> dict[str, Any]:
+    machine = {"cpu": "C", "cores": 2, "load_before": 0.0, "python": "3.11", "versions": {}}
+    return {"date": date, "quick": quick, "machine": machine, "cases": list(cases)}
+
+
+def test_the_report_says_whether_it_agrees_with_the_run_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, first, out = tmp_path / "results", tmp_path / "first.json", tmp_path / "RESULTS.md"
+    results.mkdir()
+    first.write_text(json.dumps(whole("2026-01-01", False, case("effects", "gain", 1.0, p=3.0))))
+    full, quick = results / "c-2-cores-2026-01-01.json", results / "c-2-cores-2026-01-02-quick.json"
+    full.write_text(json.dumps(whole("2026-01-01", False, case("effects", "gain", 1.1, p=3.0))))
+    quick.write_text(json.dumps(whole("2026-01-02", True, case("effects", "gain", 9.0, p=3.0))))
+    assert "Not compared with a second run." in render.render(results)
+    command = ["render.py", "table", "--results", str(results), "--out", str(out), "--beside", str(first)]
+    monkeypatch.setattr("sys.argv", command)
+    render.main()
+    assert "- ratio: 1 of 1 rows (100%) within 15%" in out.read_text() and "Not compared" not in out.read_text()
+    assert "agreement" in json.loads(full.read_text()) and "agreement" not in json.loads(quick.read_text())
+    assert "time per item: 2 of 2 rows" in capsys.readouterr().out
+
+
+def test_the_outcome_of_the_long_run_is_kept_with_its_date(tmp_path: Path) -> None:
+    part, results = tmp_path / "part.json", tmp_path / "results"
+    results.mkdir()
+    old = whole("2026-01-01", True, {"suite": "memory", "case": "long_run", "growth_percent": 0.5})
+    (results / "old.json").write_text(json.dumps(old))
+    part.write_text(json.dumps(whole("", False, case("effects", "gain", 1.0))))
+    for date in ("2026-01-02", "2026-01-03"):
+        merged = json.loads(render.merge([part], results, date, quick=False).read_text())
+    assert merged["cases"][-1] == {**old["cases"][0], "date": "2026-01-01"} and len(merged["cases"]) == 2
+    assert row_of("anonymous memory", merged["cases"])[2:] == ["0.5 % (2026-01-01)", "yes"]
 
 
 def test_peers_that_cannot_run_are_reported_and_none_is_forgotten() -> None:
