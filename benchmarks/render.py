@@ -62,7 +62,7 @@ def long_run(results: Path, machine: dict[str, Any]) -> list[dict[str, Any]]:
     found = [
         {"date": result["date"], **case}
         for result in known
-        if machine_name(result["machine"]) == machine_name(machine)
+        if "format" in result and machine_name(result["machine"]) == machine_name(machine)
         for case in result["cases"]
         if case["suite"] == "memory"
     ]

@@ -94,7 +94,7 @@ def test_targets_name_cases_and_peers_that_exist() -> None:
     text = (FOLDER / "targets.py").read_text()
     asked = re.findall(r'(?:ratio|seconds|fact)\(\s*"(\w+)", r?"(\w+)', text)
     assert len(asked) > 20
-    elsewhere = {"memory: long_run"}  # of memory.py, which is no test
+    elsewhere = {"memory: long_run", "gpu_tests: all"}  # of memory.py and gpu_tests.py, which are no tests
     named = {f"{suite}: {name}" for suite, name in asked} - elsewhere
     assert not {name for name in named if not any(case.startswith(name) for case in defined)}
     for peer in re.findall(r'"(soundfile range[^"]*|torchcodec range|libmpg123|sox \w+)"', text):
@@ -162,7 +162,7 @@ def test_a_row_of_one_run_only_is_no_agreement() -> None:
 
 def whole(date: str, quick: bool, *cases: dict[str, Any]) -> dict[str, Any]:
     machine = {"cpu": "C", "cores": 2, "load_before": 0.0, "python": "3.11", "versions": {}}
-    return {"date": date, "quick": quick, "machine": machine, "cases": list(cases)}
+    return {"format": "fastaug-bench-1", "date": date, "quick": quick, "machine": machine, "cases": list(cases)}
 
 
 def test_the_report_says_whether_it_agrees_with_the_run_before(
@@ -228,6 +228,18 @@ def test_the_share_of_time_that_a_device_is_busy() -> None:
     assert idle_of([(0, 10e6)]) == (0, 10)
     share, seconds = idle_of([(0, 4), (1, 2), (3, 5), (5, 6), (8, 10)])
     assert share == pytest.approx(0.2) and seconds == pytest.approx(1e-5)
+
+
+def test_what_the_tests_on_a_gpu_came_to() -> None:
+    outcome = load("gpu_tests").outcome
+    report = (
+        '<testsuites><testsuite tests="9" failures="{}" errors="1" skipped="2"/></testsuites>'
+    )
+    assert outcome(report.format(2), 1) == {"suite": "gpu_tests", "case": "all", "passed": 4, "failed": 3}
+    fine = '<testsuites><testsuite tests="9" failures="0" errors="0" skipped="0"/></testsuites>'
+    assert outcome(fine, 0)["failed"] == 0 and outcome(fine, 124)["failed"] == 1, "stopped early is not passed"
+    assert row_of("CUDA agrees with the CPU", [outcome(fine, 0)])[2:] == ["0", "yes"]
+    assert row_of("CUDA agrees with the CPU", [outcome(report.format(0), 1)])[2:] == ["1", "**no**"]
 
 
 def test_the_summary_of_ncu() -> None:
