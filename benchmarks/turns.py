@@ -18,7 +18,7 @@ from typing import Any
 
 QUICK = os.environ.get("QUICK", "0") not in ("", "0")
 TURN = 0.002 if QUICK else 0.010  # seconds: the least that a turn lasts
-BUDGET = 0.08 if QUICK else 2.0  # seconds of turns, after which a contender need take no more
+BUDGET = 0.08 if QUICK else 1.5  # seconds of turns, after which a contender need take no more
 SPAN = 0.0 if QUICK else 1.0  # seconds from the first turn to the last, at least
 ROUNDS = (3, 9) if QUICK else (9, 150)  # fewest and most
 FEW = (2, 2) if QUICK else (5, 3)  # at least, of one whose `ROUNDS` would exceed the budget; whose calls take seconds

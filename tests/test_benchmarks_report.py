@@ -232,9 +232,7 @@ def test_the_share_of_time_that_a_device_is_busy() -> None:
 
 def test_what_the_tests_on_a_gpu_came_to() -> None:
     outcome = load("gpu_tests").outcome
-    report = (
-        '<testsuites><testsuite tests="9" failures="{}" errors="1" skipped="2"/></testsuites>'
-    )
+    report = '<testsuites><testsuite tests="9" failures="{}" errors="1" skipped="2"/></testsuites>'
     assert outcome(report.format(2), 1) == {"suite": "gpu_tests", "case": "all", "passed": 4, "failed": 3}
     fine = '<testsuites><testsuite tests="9" failures="0" errors="0" skipped="0"/></testsuites>'
     assert outcome(fine, 0)["failed"] == 0 and outcome(fine, 124)["failed"] == 1, "stopped early is not passed"
