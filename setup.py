@@ -7,7 +7,9 @@ import runpy
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
@@ -52,7 +54,8 @@ int main() { if constexpr (sizeof(int) == 4) return static_cast<int>(std::vector
 
 
 class BuildNative(build_ext):
-    """Probes the compiler once: OpenMP if it is GCC's, a clear message if there is no C++17 compiler at all."""
+    """Probes the compiler once: OpenMP if it is GCC's, a clear message if there is no C++17 compiler at all. Then
+    compiles as many files at a time as there are cores."""
 
     def build_extensions(self) -> None:
         compiler = getattr(self.compiler, "compiler_so_cxx", None) or self.compiler.compiler_so
@@ -66,6 +69,14 @@ class BuildNative(build_ext):
             threads = ["-fopenmp"] if openmp else ["-pthread"]
             extension.extra_compile_args += threads
             extension.extra_link_args += threads + (["-Wl,-s"] if sys.platform == "linux" else [])
+        compile_files = self.compiler.compile
+
+        def compile_at_once(sources: list[str], *args: Any, **options: Any) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                done = pool.map(lambda source: compile_files([source], *args, **options), sources)
+                return [file for files in done for file in files]
+
+        self.compiler.compile = compile_at_once
         super().build_extensions()
 
     def _probe(self, compiler: list[str], extra: list[str]) -> str | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import platform
 import shutil
 import subprocess
+import time
 from importlib import metadata
 from typing import Any
 
@@ -34,10 +37,40 @@ PACKAGES = (
 
 
 LOAD_BEFORE = os.getloadavg()[0]
+DEADLINE = time.monotonic() + float(os.environ.get("FASTAUG_BENCH_SECONDS", "inf"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: needs a CUDA device")
+    pin_allocator()
+
+
+def pin_allocator() -> None:
+    """Set glibc's thresholds, for everybody, to where they end up by themselves: blocks of up to 32 MiB come from the
+    heap, larger ones are mapped anew each time. But do not give the heap's end back: whether that happens depends on
+    what else is allocated at the moment, and a call that finds its pages gone took up to three times as long."""
+    with contextlib.suppress(AttributeError, OSError):  # not glibc
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+@pytest.fixture(scope="session")
+def cuda() -> None:
+    """A CUDA device; without one the test is skipped, or fails with FASTAUG_REQUIRE_CUDA=1."""
+    import torch
+
+    if not torch.cuda.is_available():
+        if os.environ.get("FASTAUG_REQUIRE_CUDA") == "1":
+            pytest.fail("FASTAUG_REQUIRE_CUDA=1, but torch sees no CUDA device")
+        pytest.skip("needs a CUDA device")
+
+
+@pytest.fixture
+def in_time() -> None:
+    """Skips what would begin after FASTAUG_BENCH_SECONDS, so that the results of the rest are still written."""
+    if time.monotonic() > DEADLINE:
+        pytest.skip("out of time (FASTAUG_BENCH_SECONDS)")
 
 
 @pytest.fixture(params=[1, 2], ids=["1thread", "2threads"])

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build, test and time fastaug on a CUDA machine that has torch, CuPy and a compiler but no network.
-#   OUT=DIR      where gpu.log, gpu.json and gpu-tests.xml go (default ./out)
+#   OUT=DIR      where gpu.log, gpu-tests.xml and the results (<card>-<date>.json, gpu-*.json) go (default ./out)
 #   WHEELS=DIR   wheels brought along for packages that are missing there
 #   PYTHON=PATH  the interpreter that has torch (default: python3)
 # Takes under eight minutes. Exits non-zero when anything failed, after writing what there is.
@@ -12,7 +12,7 @@ mkdir -p "$out" || exit 1
 out=$(cd "$out" && pwd)
 python=${PYTHON:-python3}
 tests_seconds=${TESTS_SECONDS:-200}
-bench_seconds=${BENCH_SECONDS:-170}
+rm -f "$out"/gpu-*.json "$out"/gpu-tests.xml  # of a run before
 last_second=465  # nothing new is waited for after this, so that all is over within eight minutes
 exec > >(tee "$out/gpu.log") 2>&1
 tee_pid=$!
@@ -27,18 +27,23 @@ finish() {
     wait "$tee_pid"
     exit "$status"
 }
-left() { local most=$((last_second - SECONDS)); echo $(($1 < most ? $1 : most)); }  # seconds, at most $1
+left() {  # seconds until the last, at most $1, at least none
+    local most=$((last_second - SECONDS))
+    most=$((most > 0 ? most : 0))
+    echo $(($1 < most ? $1 : most))
+}
 has() { "$python" -c "import $1" 2>/dev/null; }
 
 say "the machine"
 "$python" --version || { fail "no '$python'; name the interpreter that has torch: PYTHON=… benchmarks/gpu.sh"; finish; }
 command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 FASTAUG_REQUIRE_CUDA=1
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+export FASTAUG_BENCH_CACHE=$scratch/tracks  # encoded once for all cases
 if [ -n "${WHEELS:-}" ]; then
-    site=$(mktemp -d)
-    trap 'rm -rf "$site"' EXIT
-    if "$python" -m pip install -q --no-index --no-deps --no-compile --target "$site" "$WHEELS"/*.whl; then
-        PYTHONPATH="$PYTHONPATH:$site"
+    if "$python" -m pip install -q --no-index --no-deps --no-compile --target "$scratch/site" "$WHEELS"/*.whl; then
+        PYTHONPATH="$PYTHONPATH:$scratch/site"
     else
         fail "could not install the wheels in $WHEELS"
     fi
@@ -82,18 +87,40 @@ if has pytest; then
     say "pytest -m gpu, at most ${tests_seconds}s"
     # A test module that needs a package this machine lacks must not hide the others.
     timeout -k 20 -s INT "$tests_seconds" "$python" -m pytest tests -m gpu -q -rfE -p no:cacheprovider \
-        --continue-on-collection-errors --junit-xml="$out/gpu-tests.xml" || fail "tests (exit $?)"
+        --continue-on-collection-errors --junit-xml="$out/gpu-tests.xml"
+    tests_status=$?
+    [ "$tests_status" = 0 ] || fail "tests (exit $tests_status)"
 else
     fail "pytest is missing: no tests were run"
 fi
 
+bench() {  # name, seconds at most, pytest's arguments: in a process of its own, since an error on the device is there to stay
+    local name=$1 seconds
+    seconds=$(left "$2")
+    shift 2
+    if [ "$seconds" -lt 25 ]; then
+        fail "no time left for the benchmarks of $name"
+        return
+    fi
+    say "benchmarks: $name, at most ${seconds}s"
+    # Cases that would begin in the last seconds are skipped, so that the JSON is written.
+    FASTAUG_BENCH_SECONDS=$((seconds - 15)) timeout -k 10 -s INT "$seconds" "$python" -m pytest "$@" -q -s -p no:cacheprovider \
+        --benchmark-columns=median,iqr,rounds --benchmark-json="$out/gpu-$name.json" || fail "benchmarks of $name (exit $?)"
+    if [ -s "$out/gpu-$name.json" ]; then
+        parts+=("$out/gpu-$name.json")
+    else
+        fail "no result of the benchmarks of $name was written"
+    fi
+}
+parts=()
 if has pytest && has pytest_benchmark; then
-    bench_seconds=$(left "$bench_seconds")
-    say "GPU benchmarks, the copy bandwidth first, at most ${bench_seconds}s"
-    export FASTAUG_BENCH_SECONDS=$((bench_seconds - 30))  # cases after this are skipped, so that the JSON is written
-    timeout -k 20 -s INT "$bench_seconds" "$python" -m pytest benchmarks/test_gpu.py benchmarks/test_gpu_training.py -q -s -p no:cacheprovider \
-        --benchmark-columns=median,iqr,rounds --benchmark-json="$out/gpu.json" || fail "benchmarks (exit $?)"
-    [ -s "$out/gpu.json" ] || fail "no benchmark result was written"
+    bench kernels 100 benchmarks/test_gpu.py -k "not decode"  # the copy bandwidth first
+    bench decoders 55 benchmarks/test_gpu.py -k decode
+    bench training 45 benchmarks/test_gpu_training.py
+    if [ ${#parts[@]} -gt 0 ]; then
+        "$python" benchmarks/gpu_tests.py "$out/gpu-tests.xml" "$tests_status" "$out/gpu-tests.json" && parts+=("$out/gpu-tests.json")
+        "$python" benchmarks/render.py merge "${parts[@]}" --results "$out" || fail "merging the results"
+    fi
 else
     fail "pytest-benchmark is missing: no benchmarks were run"
 fi

@@ -3,26 +3,23 @@
 A case calls :func:`compare` once. Each peer either *agrees* (a check on its output passes) or *differs* for a stated
 reason (another algorithm, random draws); a peer that cannot be imported or run keeps its row, with the error in it.
 All contenders get the same data, the same threads and the same process, and take turns round by round, so a busy
-moment of the machine hits all of them. Numbers are medians over rounds with the interquartile range beside them.
+moment of the machine hits all of them (`turns.py`).
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-QUICK = os.environ.get("QUICK", "0") not in ("", "0")
-BUDGET_SECONDS = 0.2 if QUICK else 3.0  # measuring time per contender
-ROUNDS = (3, 12) if QUICK else (5, 60)  # fewest and most turns of a contender
+from turns import BUDGET, QUICK, Contender, Run, Timer, calls_a_turn, ratio, rested, spread, take_turns, wall_clock
 
-Run = Callable[[], Any]
-Timer = Callable[[Run], float]
+__all__ = [
+    "QUICK", "Peer", "Run", "agrees", "agrees_below", "compare", "equal_threads", "synchronised", "wall_clock",
+]  # fmt: skip
 
 
 @dataclass
@@ -60,24 +57,6 @@ class Peer:
             raise TypeError(f"{self.name}: give either check= (it agrees) or differs= (why it does not)")
 
 
-@dataclass
-class Contender:
-    """A function that takes part in the interleaved timing."""
-
-    run: Run
-    items: int
-    first: float = 0.0  # seconds of the first call
-    rounds: int = 0
-    seconds: list[float] = field(default_factory=list)
-    baseline: Run | None = None
-
-    def take_turn(self, timer: Timer) -> None:
-        spent = timer(self.run)
-        if self.baseline is not None:
-            spent -= timer(self.baseline)
-        self.seconds.append(spent)
-
-
 def compare(
     benchmark: Any,
     ours: Run,
@@ -94,7 +73,7 @@ def compare(
     """Check, time and record one case; returns what it put into ``benchmark.extra_info``.
 
     Args:
-        benchmark: the pytest-benchmark fixture. Its rounds are ours; the peers run between them.
+        benchmark: the pytest-benchmark fixture. Its rounds are the first of ours; the peers run between them.
         ours: fastaug's function, fully prepared. ``items`` of ``unit`` per call.
         minimum_ratio: {peer name: least accepted peer time / our time}; asserted after recording.
         maximum_seconds: longest accepted time of ours, per item, for a target that is no ratio; asserted likewise.
@@ -103,36 +82,42 @@ def compare(
 
     Raises:
         ValueError: ``minimum_ratio`` names no peer of the case.
-        AssertionError: a peer that should agree does not, or a target is not reached. The measurements are
-            recorded first; a peer that disagrees is not timed.
+        AssertionError: a peer that should agree does not, or (but for a quick run) a target is not reached. The
+            measurements are recorded first; a peer that disagrees is not timed.
     """
     names = [peer.name for peer in peers]
     if strange := set(minimum_ratio or {}) - set(names):
         raise ValueError(f"no such peer: {', '.join(sorted(strange))}; known: {', '.join(names)}")
     with equal_threads(threads, pin=timer is None):
-        timer = timer or wall_clock
-        expected, first = timed(ours, timer)
-        rows, contenders = _prepare(expected, peers, items, timer)
-        everyone = {"fastaug": Contender(ours, items, first), **contenders}
-        for contender in everyone.values():
+        clock = timer or (rested if threads > 1 else wall_clock)
+        expected, first = timed(ours, clock)
+        rows, contenders = _prepare(expected, peers, items, clock)
+        us = Contender(ours, items, first)
+        for contender in (us, *contenders.values()):
             # The first call warmed caches, lazy imports and thread pools up; a slow one is a good enough estimate.
-            slow = contender.first > BUDGET_SECONDS
-            contender.rounds = rounds_for(contender.first if slow else timer(contender.run))
-        interleave(benchmark, everyone, timer)
-    record = summarise(rows, everyone, unit=unit, threads=threads, minimum_ratio=minimum_ratio or {}, facts=facts or {})
+            if contender.first < BUDGET:
+                contender.first = clock(contender.run)
+            if timer is None:
+                contender.calls = calls_a_turn(contender.first)
+        take_turns(benchmark, us, list(contenders.values()), clock)
+    minimum = minimum_ratio or {}
+    record = summarise(rows, us, contenders, unit=unit, threads=threads, minimum_ratio=minimum, facts=facts or {})
     ours_time = record["ours"]["median"]
     if maximum_seconds is not None:
         record["ours"].update(maximum=maximum_seconds, met=ours_time <= maximum_seconds)
     benchmark.extra_info.update(record)
     problems = [f"{row['name']}: {row['error']}" for row in record["peers"] if row["disagrees"]]
-    problems += [
+    slow = [
         f"{row['name']}: {row['ratio']:.2f}x, at least {row['minimum']}x asked"
         for row in record["peers"]
         if row.get("met") is False
     ]
     if record["ours"].get("met") is False:
-        problems.append(f"fastaug: {ours_time:.3g} s, at most {maximum_seconds:g} s asked")
-    assert not problems, "; ".join(problems)
+        slow.append(f"fastaug: {ours_time:.3g} s, at most {maximum_seconds:g} s asked")
+    if QUICK:  # too few turns to fail for
+        print(f"\n  {'; '.join(slow)}" if slow else "", end="")
+        slow = []
+    assert not problems + slow, "; ".join(problems + slow)
     return record
 
 
@@ -178,28 +163,9 @@ def shorten(error: Exception) -> str:
     return " ".join(said.replace(os.getcwd(), ".").split())[:200]
 
 
-def interleave(benchmark: Any, contenders: dict[str, Contender], timer: Timer) -> None:
-    """Let the contenders take turns; ``fastaug``'s turns are pytest-benchmark's rounds."""
-    ours = contenders["fastaug"]
-    total = max(contender.rounds for contender in contenders.values())
-    ours.rounds = total
-    turn = 0
-
-    def peers_turn() -> None:
-        nonlocal turn
-        order = [name for name in contenders if name != "fastaug"]
-        for name in order if turn % 2 == 0 else reversed(order):
-            contender = contenders[name]
-            # A slow peer takes its few turns spread evenly over the whole run.
-            if (turn * contender.rounds) // total != ((turn + 1) * contender.rounds) // total:
-                contender.take_turn(timer)
-        turn += 1
-
-    benchmark.pedantic(lambda: ours.seconds.append(timer(ours.run)), setup=peers_turn, rounds=total)
-
-
 def summarise(
     rows: list[dict[str, Any]],
+    ours: Contender,
     contenders: dict[str, Contender],
     *,
     unit: str,
@@ -208,44 +174,13 @@ def summarise(
     facts: dict[str, Any],
 ) -> dict[str, Any]:
     """Seconds per item (median and quartiles) of everyone, and each peer's time over ours."""
-    ours = spread(contenders["fastaug"])
     for row in rows:
-        if row["name"] not in contenders:
-            continue
-        theirs = spread(contenders[row["name"]])
-        row.update(
-            theirs,
-            ratio=theirs["median"] / ours["median"],
-            ratio_low=theirs["low"] / ours["high"],
-            ratio_high=theirs["high"] / ours["low"],
-        )
-        if row["name"] in minimum_ratio:
-            row.update(minimum=minimum_ratio[row["name"]], met=row["ratio"] >= minimum_ratio[row["name"]])
-    return {"unit": unit, "threads": threads, "ours": ours, "peers": rows, **facts}
-
-
-def spread(contender: Contender) -> dict[str, Any]:
-    """Median, lower and upper quartile of the seconds per item, and how many items and rounds stand behind them."""
-    seconds = sorted(value / contender.items for value in contender.seconds)
-    if len(seconds) > 1:
-        low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
-    else:
-        low = median = high = seconds[0]
-    return {"median": median, "low": low, "high": high, "rounds": len(seconds), "items": contender.items}
-
-
-def rounds_for(seconds: float) -> int:
-    """As many turns as the time budget holds, within the limits; one if a call takes longer than five seconds."""
-    fewest, most = ROUNDS
-    if seconds > 5:
-        return 1
-    return max(fewest, min(most, int(BUDGET_SECONDS / max(seconds, 1e-9))))
-
-
-def wall_clock(run: Run) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+        name = row["name"]
+        if name in contenders:
+            row.update(spread(contenders[name]), **ratio(ours, contenders[name]))
+            if name in minimum_ratio:
+                row.update(minimum=minimum_ratio[name], met=row["ratio"] >= minimum_ratio[name])
+    return {"unit": unit, "threads": threads, "ours": spread(ours), "peers": rows, **facts}
 
 
 def synchronised(run: Run) -> float:

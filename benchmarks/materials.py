@@ -55,7 +55,12 @@ def batch(clips: int = CLIPS, samples: int = SAMPLES, rate: int = RATE, seed: in
     """:func:`music` as a torch tensor (B, 1, T)."""
     import torch
 
-    return torch.from_numpy(music(clips, samples, rate, seed=seed))
+    return torch.from_numpy(_batch(clips, samples, rate, seed).copy())
+
+
+@cache
+def _batch(clips: int, samples: int, rate: int, seed: int) -> np.ndarray:
+    return music(clips, samples, rate, seed=seed)
 
 
 def encode(samples: np.ndarray, rate: int, codec: str, kbps: int | None = None) -> bytes:
@@ -77,7 +82,7 @@ def encode(samples: np.ndarray, rate: int, codec: str, kbps: int | None = None) 
 def tracks(count: int, seconds: float, codec: str, rate: int = 44_100, kbps: int | None = None) -> list[bytes]:
     """``count`` encoded stereo tracks: four different ones (encoding takes a second each), over and over.
 
-    The suites of one run share them through the folder FASTAUG_BENCH_CACHE, if there is one.
+    The suites of all runs share them through the folder FASTAUG_BENCH_CACHE, if that is set.
     """
     distinct = min(count, 4)
     folder = os.environ.get("FASTAUG_BENCH_CACHE")
@@ -86,8 +91,11 @@ def tracks(count: int, seconds: float, codec: str, rate: int = 44_100, kbps: int
     else:
         paths = [Path(folder) / f"{i}of{distinct}-{seconds:g}-{rate}-{kbps}.{codec}" for i in range(distinct)]
         if not all(path.exists() for path in paths):
+            Path(folder).mkdir(parents=True, exist_ok=True)
             for path, track in zip(paths, _recordings(distinct, seconds, rate), strict=True):
-                path.write_bytes(encode(track, rate, codec, kbps))
+                part = path.with_suffix(f".part{os.getpid()}")
+                part.write_bytes(encode(track, rate, codec, kbps))
+                part.rename(path)  # whole or not there
         encoded = [path.read_bytes() for path in paths]
     return [encoded[i % distinct] for i in range(count)]
 

@@ -156,6 +156,7 @@ def roof(cases: list[dict[str, Any]], to: Path) -> bool:
             va="center",
             color=QUIET,
             arrowprops=leader,
+            bbox={"fc": "white", "ec": "none", "pad": 0.5, "alpha": 0.8},
         )
     axes.set_xlabel("operations a byte (every sample read once and written once)")
     axes.set_ylabel("10⁹ operations a second, one core")

@@ -1,7 +1,7 @@
 """Merge the suites' JSON into results/<machine>-<date>.json, render RESULTS.md from it, hold two runs side by side.
 
 python benchmarks/render.py merge PART.json … --results DIR     # prints the merged file's path
-python benchmarks/render.py table --results DIR --out RESULTS.md
+python benchmarks/render.py table --results DIR --out RESULTS.md [--beside BEFORE.json]
 python benchmarks/render.py compare BEFORE.json AFTER.json      # exits with 1 unless all rows are within --within
 """
 
@@ -25,7 +25,8 @@ __all__ = ["case_rows", "main", "merge", "render"]
 INTRO = """# Results
 
 Made by `make bench` (`benchmarks/render.py`); do not edit. Ratio: the peer's time over fastaug's, per item, with the
-same data, threads and process, taking turns; above 1 fastaug is faster. Time: median [lower quartile, upper quartile].
+same data, threads and process, taking turns; above 1 fastaug is faster; ± the doubt that is left in its median (half of
+its 95 % interval). Time: median [lower quartile, upper quartile].
 Agreement: signal-to-error ratio of the peer's output against ours in the same run; where they cannot agree, why not.
 """
 PICTURES = {
@@ -37,7 +38,7 @@ PICTURES = {
 
 def merge(parts: list[Path], results: Path, date: str, quick: bool) -> Path:
     """One file per machine and day; a quick run gets a name of its own, so that it never replaces a full one."""
-    loaded = [json.loads(part.read_text(encoding="utf-8")) for part in parts]
+    loaded = [read(part) for part in parts]
     if not loaded:
         raise SystemExit("no suite left a result to merge")
     machine = loaded[0]["machine"]
@@ -50,8 +51,27 @@ def merge(parts: list[Path], results: Path, date: str, quick: bool) -> Path:
     }
     path = results / f"{machine_name(machine)}-{date}{'-quick' if quick else ''}.json"
     results.mkdir(parents=True, exist_ok=True)
+    merged["cases"] += long_run(results, machine)
     write(path, merged)
     return path
+
+
+def long_run(results: Path, machine: dict[str, Any]) -> list[dict[str, Any]]:
+    """The latest outcome of `memory.py` on this machine, which no `make bench` repeats, with its date."""
+    known = [read(path) for path in results.glob("*.json")]
+    found = [
+        {"date": result["date"], **case}
+        for result in known
+        if "format" in result and machine_name(result["machine"]) == machine_name(machine)
+        for case in result["cases"]
+        if case["suite"] == "memory"
+    ]
+    return sorted(found, key=lambda case: str(case["date"]))[-1:]
+
+
+def read(path: Path) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
@@ -67,7 +87,7 @@ def newest(results: Path) -> dict[Path, dict[str, Any]]:
     """Of each machine its newest full result, or its newest quick one if there is no full one."""
     best: dict[str, tuple[Path, dict[str, Any]]] = {}
     for path in sorted(results.glob("*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read(path)
         _, known = best.setdefault(machine_name(result["machine"]), (path, result))
         if (not result["quick"], result["date"]) > (not known["quick"], known["date"]):
             best[machine_name(result["machine"])] = (path, result)
@@ -97,12 +117,13 @@ def section(path: Path, result: dict[str, Any]) -> str:
     quick = " Quick run: few rounds, small batches of files." if result["quick"] else ""
     busy = machine["load_before"] > machine["cores"] / 4
     load = f"Load average before the run: {machine['load_before']}" + (" (**busy**: repeat it)." if busy else ".")
-    again = f" Beside the run before: {result['repeat']}." if "repeat" in result else ""
+    again = repeat.section(result["agreement"]) if "agreement" in result else ["Not compared with a second run."]
     lines = [
         f"## {machine['cpu']}, {machine['cores']} cores{gpu}, {result['date']}",
         "",
-        f"Python {machine['python']}, {versions}. {load}{quick}{again}",
+        f"Python {machine['python']}, {versions}. {load}{quick}",
         "",
+        *titled("Whether two runs agree", again),
         *titled("From tar shards to training steps", feed.lines(cases)),
         *titled("How many times as fast", picture(path, "ratios")),
         *titled("Peers", [] if "gpu" in machine else peer_table(cases, machine["versions"])),
@@ -138,28 +159,38 @@ def main() -> None:
     table = verbs.add_parser("table")
     table.add_argument("--results", type=Path, required=True)
     table.add_argument("--out", type=Path, required=True)
+    table.add_argument("--beside", type=Path, help="a run before, beside which the newest of its machine is put")
     comparing = verbs.add_parser("compare")
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
     comparing.add_argument("--within", type=float, default=repeat.STATED, help="largest accepted change, 0.15 = 15 %%")
-    comparing.add_argument("--rows", type=int, default=0, help="show only so many, the worst first")
+    comparing.add_argument("--rows", type=int, default=0, help="show so many, the worst first, even if they agree")
     comparing.add_argument("--note", action="store_true", help="write the outcome into AFTER, for RESULTS.md")
     asked = parser.parse_args()
     if asked.verb == "merge":
         print(merge(asked.parts, asked.results, asked.date, asked.quick))
     elif asked.verb == "table":
+        if asked.beside:
+            put_beside(asked.beside, asked.results)
         asked.out.write_text(render(asked.results), encoding="utf-8")
     else:
-        raise SystemExit(compare(asked))
+        raise SystemExit(compare(asked.before, asked.after, asked.within, asked.rows, asked.note))
 
 
-def compare(asked: argparse.Namespace) -> int:
-    before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (asked.before, asked.after))
-    words, good = repeat.compare(before, after, asked.within, asked.rows)
-    print(words)
-    if asked.note:
-        write(asked.after, {**after, "repeat": repeat.summary(before, after, asked.within)})
-    return 0 if good else 1
+def put_beside(before: Path, results: Path) -> None:
+    """Compare the newest result of the machine of ``before`` with it."""
+    name = machine_name(read(before)["machine"])
+    (after,) = [path for path, result in newest(results).items() if machine_name(result["machine"]) == name]
+    compare(before, after, repeat.STATED, shown=0, note=True)
+
+
+def compare(before: Path, after: Path, within: float, shown: int, note: bool) -> int:
+    result = read(after)
+    found = repeat.agreement(read(before), result, within)
+    print(repeat.report(found, shown))
+    if note:
+        write(after, {**result, "agreement": repeat.brief(found)})
+    return 0 if repeat.good(found) else 1
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def case_rows(case: Case) -> list[str]:
         agreement = peer["agreement"] or f"differs: {peer['differs']}"
         time = time_cell(peer, case["unit"])
         wanted = f" (floor {peer['minimum']:g}: {'held' if peer['met'] else 'not held'})" if "minimum" in peer else ""
-        rows.append(f"| | | {escape(contender)} | {time} | {ratio(peer['ratio'])}{wanted} | {escape(agreement)} |")
+        rows.append(f"| | | {escape(contender)} | {time} | {ratio(peer)}{wanted} | {escape(agreement)} |")
     return rows
 
 
@@ -126,8 +126,11 @@ def time_cell(measured: dict[str, Any], unit: str) -> str:
     return f"{median} [{low}, {high}] {prefix}/{unit}" + (" (one call)" if measured.get("rounds") == 1 else "")
 
 
-def ratio(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.2g}" if value < 10 else f"{value:.3g}"
+def ratio(peer: dict[str, Any]) -> str:
+    """The ratio, and half the width of the interval in which it is known, as a share of it."""
+    value = peer["ratio"]
+    words = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return words + (f" ± {(peer['ratio_high'] - peer['ratio_low']) / 2 / value:.0%}" if "ratio_low" in peer else "")
 
 
 def escape(text: str) -> str:

@@ -3,6 +3,7 @@
 #   QUICK=1          few rounds; under three minutes once the environment exists
 #   SUITES="decode"  only these suites (default: every benchmarks/test_*.py but the GPU's)
 #   RESULTS=DIR      write the JSON and the pictures there, and leave RESULTS.md and README.md alone
+#   BESIDE=JSON      the result of the run before: RESULTS.md says whether the two agree
 #   BENCH_PYTHON=PATH  the interpreter to build the environment with
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -72,29 +73,45 @@ install_tools
 say "building fastaug's native operators"
 "$env/bin/python" setup.py --quiet build_ext --inplace --build-temp build/bench
 
-mkdir "$out/cache"
 export CUDA_VISIBLE_DEVICES="" PYTHONPATH="$root" PYTHONUNBUFFERED=1
-export FASTAUG_BENCH_CACHE="$out/cache"  # encoded tracks, which several suites need
+# Encoded tracks, which several suites need, for as long as the recipe for them stays the same.
+FASTAUG_BENCH_CACHE=$env/tracks-$(sha256sum benchmarks/materials.py | cut -c1-16)
+export FASTAUG_BENCH_CACHE
 results=${RESULTS:-benchmarks/results}
+quick=()
+[[ -n ${QUICK:-} && ${QUICK:-} != 0 ]] && quick=(--quick)
 failed=()
 parts=()
+time_suites() {  # name, files: in a process of their own
+    say "$1"
+    "$env/bin/python" -m pytest "${@:2}" -q -p no:cacheprovider --benchmark-disable-gc \
+        --benchmark-columns=median,iqr,rounds --benchmark-json="$out/$1.json" || failed+=("$1")
+    [ -s "$out/$1.json" ] && parts+=("$out/$1.json")
+}
+chosen=()
+last=()  # the training step sets the allocator to its own liking: behind all others
 for file in benchmarks/test_*.py; do
     suite=${file##*/test_}
     suite=${suite%.py}
     [[ $suite = gpu* ]] && continue
     [[ -n ${SUITES:-} && " $SUITES " != *" $suite "* ]] && continue
-    say "$suite"
-    "$env/bin/python" -m pytest "$file" -q -p no:cacheprovider --benchmark-disable-gc \
-        --benchmark-columns=median,iqr,rounds --benchmark-json="$out/$suite.json" || failed+=("$suite")
-    [ -s "$out/$suite.json" ] && parts+=("$out/$suite.json")
+    if [ "$suite" = feed ]; then last=("$file"); else chosen+=("$file"); fi
 done
+chosen+=("${last[@]}")
+if [ ${#quick[@]} -gt 0 ]; then  # one process, so that torch and the peers are imported once
+    time_suites quick "${chosen[@]}"
+else
+    for file in "${chosen[@]}"; do
+        suite=${file##*/test_}
+        time_suites "${suite%.py}" "$file"
+    done
+fi
 if [ ${#parts[@]} -gt 0 ]; then
-    quick=()
-    [[ -n ${QUICK:-} && ${QUICK:-} != 0 ]] && quick=(--quick)
     merged=$("$env/bin/python" benchmarks/render.py merge "${parts[@]}" --results "$results" "${quick[@]}")
     "$env/bin/python" benchmarks/plots.py "$merged" || failed+=("the pictures")
     if [ "$results" = benchmarks/results ]; then
-        "$env/bin/python" benchmarks/render.py table --results "$results" --out benchmarks/RESULTS.md
+        "$env/bin/python" benchmarks/render.py table --results "$results" --out benchmarks/RESULTS.md \
+            ${BESIDE:+--beside "$BESIDE"}
         "$env/bin/python" docs/make_table.py
         say "wrote $merged, benchmarks/RESULTS.md and the table of README.md"
     else

@@ -6,7 +6,6 @@ A process per clip would charge sox a few milliseconds of start-up for every cli
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 Effects = Sequence[Any]
-SECONDS = 120.0 if os.environ.get("QUICK", "0") not in ("", "0") else 600.0  #: of the long files together
+SECONDS = 600.0  #: of the long files together
 
 
 def memory_folder() -> str | None:

@@ -28,7 +28,7 @@ class Target:
     read: finds the measured numbers; None where a test shows the target instead.
     at_least, at_most: the limit; neither: the number is asked for, whatever it is.
     unit: behind the measured numbers.
-    test: "tests/test_x.py::test_y", which fails where the target is missed.
+    test: "tests/test_x.py::test_y", which fails where the target is missed; another file is run by hand.
     """
 
     part: int
@@ -63,8 +63,10 @@ def seconds(suite: str, name: str, scale: float = 1.0) -> Read:
 
 
 def fact(suite: str, name: str, key: str) -> Read:
-    """A number that the case recorded."""
-    return lambda cases: {variant(case): case[key] for case in chosen(cases, suite, name) if key in case}
+    """A number that the case recorded; with the date, where it is not of the run itself."""
+    return lambda cases: {
+        variant(case) or case.get("date", ""): case[key] for case in chosen(cases, suite, name) if key in case
+    }
 
 
 def chosen(cases: list[Case], suite: str, name: str) -> list[Case]:
@@ -113,6 +115,10 @@ EFFECTS = (
            test="tests/test_ops_iir.py::test_equals_scipy"),
     Target(2, "CUDA kernels compile for four architectures without spills",
            test="tests/test_nvrtc.py::test_compiles_without_spills_or_local_memory"),
+    Target(2, "the same source emulated on the CPU: no race in either order of the threads, sectors counted",
+           test="tests/test_emulation.py"),
+    Target(2, "on a GPU, CUDA agrees with the CPU: failures of `pytest -m gpu`", fact("gpu_tests", "all", "failed"),
+           at_most=0, unit=""),
     Target(2, "on a GPU, each kernel within 4 times its floor (goal)",
            fact("gpu", r"(gain|noise|high_low_pass|butterworth\[.*|resample|delay|pitch|reverb|clmr_view)",
                 "floor_multiple"), at_most=4, unit=" x the floor"),
@@ -142,6 +148,10 @@ DECODING = (
            ratio("decode", r"whole\[.*-flac\]", *WHOLE), 1.2),
     Target(3, "FLAC is bit-exact against flac", test="tests/test_flac.py::test_bit_exact_against_the_encoder"),
     Target(3, "10,000 ranges of FLAC equal slices of the whole", test="tests/test_flac.py::test_ten_thousand_ranges"),
+    Target(3, "FLAC is bit-exact in the emulation of its kernels",
+           test="tests/test_decode_cuda.py::test_flac_of_the_encoder"),
+    Target(3, "WAV equals libsndfile", test="tests/test_wav.py::test_every_kind_as_libsndfile_reads_it"),
+    Target(3, "30 CPU-minutes of fuzzing WAV and FLAC without a finding", test="tests/fuzz/run.sh"),
     Target(3, "ranges of WAV equal slices of the whole", test="tests/test_wav.py::test_ranges_are_slices"),
     Target(3, "a resampled range is the range of the resampled whole",
            test="tests/test_decode_batch.py::test_ranges_of_flac_at_every_rate"),
@@ -153,8 +163,14 @@ DECODING = (
     Target(4, "whole MP3 files no slower than the fastest of mpg123, miniaudio and libsndfile (goal 1.3)",
            ratio("decode", r"whole\[.*-mp3\]", "libmpg123", *WHOLE), 1),
     Target(4, "MP3 equals mpg123: rms below 8.8e-6", test="tests/test_mp3.py::test_equals_mpg123"),
+    Target(4, "MP3 equals libsndfile", test="tests/test_mp3.py::test_equals_libsndfile"),
     Target(4, "random ranges of MP3 equal slices",
            test="tests/test_mp3.py::test_a_thousand_random_ranges_equal_slices"),
+    Target(4, "intensity stereo and mixed blocks of granules made by hand",
+           test="tests/test_mp3_frames.py::test_intensity_of_mpeg_1"),
+    Target(4, "the kernels of MP3, emulated, within 1e-6 of the CPU",
+           test="tests/test_mp3_cuda.py::test_samples_are_close_to_the_cpu_decoder"),
+    Target(4, "60 CPU-minutes of fuzzing MP3 without a finding", test="tests/fuzz/run.sh"),
     Target(4, "on a GPU, 256 crops of MP3, 128k and 320k, from pinned bytes in at most 3 ms",
            seconds("gpu", r"decode_from_pinned_bytes\[mp3-.*", 256e3), at_most=3, unit=" ms"),
 )  # fmt: skip
@@ -173,6 +189,8 @@ LOADING = (
     Target(5, "every trap of webdataset is passed", test="tests/test_webdataset_traps.py"),
     Target(5, "killed at many points, everything is delivered as if never killed",
            test="tests/test_resume.py::test_killed_at_many_points_everything_is_delivered_as_if_never_killed"),
+    Target(5, "the readers together read the set, each record once",
+           test="tests/test_order.py::test_readers_cover_the_set_with_no_more_repeats_than_equal_steps_need"),
     Target(5, "10,000 shards on 512 ranks of 8 workers: exact cover",
            test="tests/test_order.py::test_ten_thousand_shards_on_512_ranks_of_8_workers"),
     Target(5, "on a GPU, at most 5 % idle while SampleCNN trains at batch 256",
@@ -226,7 +244,7 @@ def tally(cases: list[Case]) -> str:
 def verdict(target: Target, cases: list[Case]) -> tuple[str, str]:
     """The last two cells of a target's row."""
     if target.read is None:
-        return f"shown by `{target.test}`", "in `make test`"
+        return f"shown by `{target.test}`", "in `make test`" if "test_" in target.test else "by hand"
     readings = target.read(cases)
     if not readings:
         return "not yet measured", "–"

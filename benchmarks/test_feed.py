@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from feed_peers import pedalboard_and_sox, sox_alone, through_a_dataset, through_webdataset
 from harness import QUICK, Peer, Run, compare, equal_threads, wall_clock
@@ -24,23 +23,20 @@ from fastaug.ssl.losses import nt_xent
 from fastaug.ssl.training.run import keep_freed_memory
 
 CORES = os.cpu_count() or 1
-BATCH = 2 if QUICK else 48
-TRACKS = BATCH * max(2, CORES)  # a batch for each worker, so that every contender makes equal steps
+LOADED, TRAINED = (8, 2) if QUICK else (48, 12)  # tracks a batch; a step on a CPU takes a sixth of a second a track
+WORKERS = max(2, CORES)  # a batch for each, so that every contender makes equal steps
 SECONDS, SOURCE_RATE = 30.0, 44_100
 DRAWS = "random draws"
 Loader = Callable[..., Iterable[Any]]
 
 
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    encoded = tracks(TRACKS, SECONDS, "mp3", SOURCE_RATE)
-    return write_shards(tmp_path_factory.mktemp("feed"), encoded, "mp3", BATCH)
+def shards_of(folder: Path, batch: int) -> list[Path]:
+    return write_shards(folder, tracks(batch * WORKERS, SECONDS, "mp3", SOURCE_RATE), "mp3", batch)
 
 
-@pytest.fixture(scope="module")
-def pipe(shards: list[Path]) -> Pipeline:
+def pipeline(shards: list[Path], batch: int) -> Pipeline:
     return Pipeline(
-        [str(path) for path in shards], sample_rate=RATE, crop_samples=SAMPLES, views=2, batch_size=BATCH,
+        [str(path) for path in shards], sample_rate=RATE, crop_samples=SAMPLES, views=2, batch_size=batch,
         transform=clmr(), seed=0, shuffle=64, device="cpu", num_threads=CORES,
     )  # fmt: skip
 
@@ -63,12 +59,7 @@ class Step:
         self.optimiser.step()
 
 
-@pytest.fixture(scope="module")
-def step() -> Step:
-    return Step()
-
-
-def one_pass(batches: Callable[[], Iterable[torch.Tensor]], use: Callable[[torch.Tensor], Any]) -> Run:
+def one_pass(batches: Callable[[], Iterable[torch.Tensor]], batch: int, use: Callable[[torch.Tensor], Any]) -> Run:
     """All tracks once; ``use`` gets (2, B, 1, T)."""
 
     def run() -> int:
@@ -77,17 +68,17 @@ def one_pass(batches: Callable[[], Iterable[torch.Tensor]], use: Callable[[torch
             assert views.shape[0] == 2 and views.shape[2:] == (1, SAMPLES)
             use(views)
             seen += views.shape[1]
-        assert seen == TRACKS, f"{seen} of {TRACKS} tracks"
+        assert seen == batch * WORKERS, f"{seen} of {batch * WORKERS} tracks"
         return seen
 
     return run
 
 
-def contenders(shards: list[Path], use: Callable[[torch.Tensor], Any], also_sox: bool) -> list[Peer]:
+def contenders(shards: list[Path], batch: int, use: Callable[[torch.Tensor], Any], also_sox: bool) -> list[Peer]:
     def peer(name: str, package: str, loader: Loader, augment: Any) -> Peer:
         def build() -> Run:
-            batches = loader(shards, CORES, BATCH, augment)
-            return one_pass(lambda: (torch.as_tensor(batch).transpose(0, 1) for batch in batches), use)
+            batches = loader(shards, CORES, batch, augment)
+            return one_pass(lambda: (torch.as_tensor(loaded).transpose(0, 1) for loaded in batches), batch, use)
 
         return Peer(name, package, build, differs=DRAWS)
 
@@ -100,33 +91,39 @@ def contenders(shards: list[Path], use: Callable[[torch.Tensor], Any], also_sox:
     return found
 
 
-def test_batches(benchmark: Any, shards: list[Path], pipe: Pipeline) -> None:
+def test_batches(benchmark: Any, tmp_path: Path) -> None:
     """Loading and augmentation alone: what a device that trains faster than this CPU is fed with."""
+    shards = shards_of(tmp_path, LOADED)
+    pipe = pipeline(shards, LOADED)
     touch = lambda views: views[..., ::4096].sum()  # noqa: E731
-    ours = one_pass(lambda: (batch.audio for batch in pipe), touch)
-    compare(benchmark, ours, contenders(shards, touch, True), items=TRACKS, unit="track", threads=CORES)
+    ours = one_pass(lambda: (batch.audio for batch in pipe), LOADED, touch)
+    peers = contenders(shards, LOADED, touch, True)
+    compare(benchmark, ours, peers, items=LOADED * WORKERS, unit="track", threads=CORES)
 
 
-def test_training_step(benchmark: Any, shards: list[Path], pipe: Pipeline, step: Step) -> None:
-    facts: dict[str, Any] = {"batch": BATCH, "budget": budget(shards, step)}
+def test_training_step(benchmark: Any, tmp_path: Path) -> None:
+    shards, step = shards_of(tmp_path, TRAINED), Step()
+    pipe = pipeline(shards, TRAINED)
+    facts: dict[str, Any] = {"batch": TRAINED, "budget": budget(shards, step)}
     facts["budget_note"] = (
-        f"Transfer: none, the model is on the CPU. Step: batches of {BATCH}, "
+        f"Transfer: none, the model is on the CPU. Step: batches of {TRAINED}, "
         "float32. Where the whole takes less than the sum, stages overlap."
     )
-    ours = one_pass(lambda: (batch.audio for batch in pipe), step)
-    peers = contenders(shards, step, False)[: 1 if QUICK else None]
-    compare(benchmark, ours, peers, items=TRACKS, unit="track", threads=CORES, facts=facts)
+    ours = one_pass(lambda: (batch.audio for batch in pipe), TRAINED, step)
+    peers = contenders(shards, TRAINED, step, False)
+    compare(benchmark, ours, peers, items=TRAINED * WORKERS, unit="track", threads=CORES, facts=facts)
 
 
 def budget(shards: list[Path], step: Step) -> dict[str, float]:
     """Seconds a track of each stage alone, with all cores: the middle of three."""
-    starts = np.random.default_rng(0).integers(0, int(SECONDS * RATE) - SAMPLES, (2, BATCH))
+    batch = TRAINED
+    starts = np.random.default_rng(0).integers(0, int(SECONDS * RATE) - SAMPLES, (2, batch))
     chain = clmr(sample_rate=RATE)
     done: dict[str, Any] = {}
 
     def read() -> None:
         source = open_source([str(path) for path in shards[:1]])
-        done["bytes"] = [bytes(source.read(i).audio) for i in range(BATCH)]
+        done["bytes"] = [bytes(source.read(i).audio) for i in range(batch)]
 
     def decoded() -> None:
         done["crops"], _ = decode(done["bytes"], starts, SAMPLES, RATE, channels=1, num_threads=CORES)
@@ -135,10 +132,10 @@ def budget(shards: list[Path], step: Step) -> dict[str, float]:
         done["views"] = chain(done["crops"].flatten(0, 1))
 
     stages: dict[str, Run] = {"read": read, "decode": decoded, "augment": augmented}
-    stages |= {"transfer": lambda: None, "step": lambda: step(done["views"].unflatten(0, (2, BATCH)))}
+    stages |= {"transfer": lambda: None, "step": lambda: step(done["views"].unflatten(0, (2, batch)))}
     with equal_threads(CORES):
         spent = {name: [wall_clock(run)] for name, run in stages.items()}
         for name, run in stages.items():
             spent[name] = [wall_clock(run) for _ in range(1 if name == "step" else 3)]
-    times = {name: statistics.median(values) / BATCH for name, values in spent.items()}
+    times = {name: statistics.median(values) / batch for name, values in spent.items()}
     return {**times, "transfer": 0.0}

@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,9 +30,8 @@ from fastaug.codecs.native import Members, Wanted
 from fastaug.random import Keys
 from fastaug.transforms.base import params_to
 
-pytestmark = pytest.mark.gpu
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("cuda", "in_time")]
 BATCH = 512
-DEADLINE = time.monotonic() + float(os.environ.get("FASTAUG_BENCH_SECONDS", "inf"))
 SLOW_PEER = 8  # clips for peers that loop over examples
 
 
@@ -63,20 +61,6 @@ class Inputs:
         everything = torch.cat(copies).cuda().split(BATCH)
         self.first = everything[0]
         self.rotating = itertools.cycle(everything)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cuda() -> None:
-    if not torch.cuda.is_available():
-        if os.environ.get("FASTAUG_REQUIRE_CUDA") == "1":
-            pytest.fail("FASTAUG_REQUIRE_CUDA=1, but torch sees no CUDA device")
-        pytest.skip("needs a CUDA device")
-
-
-@pytest.fixture(autouse=True)
-def in_time() -> None:
-    if time.monotonic() > DEADLINE:
-        pytest.skip("out of time (FASTAUG_BENCH_SECONDS)")
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from typing import Any
 
 import pytest
@@ -15,19 +13,8 @@ from fastaug import Pipeline, clmr
 from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN
 from fastaug.ssl.losses import nt_xent
 
-pytestmark = pytest.mark.gpu
-DEADLINE = time.monotonic() + float(os.environ.get("FASTAUG_BENCH_SECONDS", "inf"))
+pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("cuda", "in_time")]
 IDLE = 0.05  # of the time, at most
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cuda() -> None:
-    if not torch.cuda.is_available():
-        if os.environ.get("FASTAUG_REQUIRE_CUDA") == "1":
-            pytest.fail("FASTAUG_REQUIRE_CUDA=1, but torch sees no CUDA device")
-        pytest.skip("needs a CUDA device")
-    if time.monotonic() > DEADLINE:
-        pytest.skip("out of time (FASTAUG_BENCH_SECONDS)")
 
 
 class Training:

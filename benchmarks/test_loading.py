@@ -22,7 +22,7 @@ from fastaug.shards import open_source
 SOURCE_RATE, SECONDS = 44_100, 30.0
 PER_SHARD = 4 if QUICK else 16
 # Batch: tracks for us, and for peers, who are slow and take no less time for a track in a larger batch.
-SIZES = {256: (256, 16)} if QUICK else {32: (96, 96), 256: (768, 256)}
+SIZES = {256: (256, 8)} if QUICK else {32: (96, 32), 256: (768, 32)}
 DRAWS = "random crops"
 Augment = Callable[[np.ndarray], np.ndarray] | None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -13,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness import QUICK, Run, equal_threads, wall_clock
+from harness import QUICK, Run, equal_threads
 from materials import RATE, SAMPLES, batch, encode, music, tracks, write_shards
+from turns import Contender, calls_a_turn, rested, spread
 
 from fastaug import LogMel, Pipeline, clmr, codecs
 from fastaug.random import Keys
 
-SECONDS = 0.1 if QUICK else 4.0  # measuring time of a curve
+SECONDS, FEWEST = (0.1, 3) if QUICK else (4.0, 7)  # measuring time of a curve, rounds of all its points
+KEPT = ("low", "median", "high", "rounds")
 BATCHES = (1, 16, 64) if QUICK else (1, 2, 4, 8, 16, 32, 64, 128, 256)
 LENGTHS = (0.5, 2.678, 10.0) if QUICK else (0.25, 0.5, 1.0, 2.678, 5.0, 10.0, 30.0, 120.0)  # seconds
 SHARDS = (1, 8) if QUICK else (1, 2, 4, 8, 16, 32, 64)
@@ -40,22 +41,27 @@ class Point:
 
 def record(benchmark: Any, series: str, axis: str, unit: str, points: list[Point]) -> None:
     """Time the points in turns, so that a busy moment of the machine bends no curve, and keep the curve."""
-    spent: dict[int, list[float]] = {i: [] for i in range(len(points))}
+    timed = [Contender(point.run, 1) for point in points]
 
-    def turn(i: int) -> float:
-        with equal_threads(points[i].threads):
-            return wall_clock(points[i].run)
+    def round_of_turns(number: int) -> float:
+        for one, point in zip(timed, points, strict=True):
+            with equal_threads(point.threads):
+                one.take_turn(rested, number)
+        return sum(one.seconds[-1] * one.calls for one in timed)
 
-    for i in spent:
-        turn(i)  # warm-up
-    first = [turn(i) for i in spent]
-    rounds = max(3, min(40, int(SECONDS / sum(first))))
-    for i in [i for _ in range(rounds) for i in spent]:
-        spent[i].append(turn(i))
+    round_of_turns(0)  # warm-up
+    round_of_turns(1)
+    for one in timed:
+        one.calls = calls_a_turn(one.seconds[1])
+        one.seconds.clear()
+    rounds, number = FEWEST, 0
+    while number < rounds:
+        took = round_of_turns(number)
+        rounds = max(FEWEST, min(40, int(SECONDS / took)))
+        number += 1
     kept = []
-    for i, point in enumerate(points):
-        low, median, high = statistics.quantiles(spent[i], n=4, method="inclusive")
-        kept.append({"x": point.x, "work": point.work, "low": low, "median": median, "high": high, "rounds": rounds})
+    for one, point in zip(timed, points, strict=True):
+        kept.append({"x": point.x, "work": point.work, **{key: spread(one)[key] for key in KEPT}})
     benchmark.pedantic(lambda: None, rounds=1)
     benchmark.extra_info["curve"] = {"series": series, "axis": axis, "unit": unit, "points": kept}
 

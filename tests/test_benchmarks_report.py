@@ -94,7 +94,7 @@ def test_targets_name_cases_and_peers_that_exist() -> None:
     text = (FOLDER / "targets.py").read_text()
     asked = re.findall(r'(?:ratio|seconds|fact)\(\s*"(\w+)", r?"(\w+)', text)
     assert len(asked) > 20
-    elsewhere = {"memory: long_run"}  # of memory.py, which is no test
+    elsewhere = {"memory: long_run", "gpu_tests: all"}  # of memory.py and gpu_tests.py, which are no tests
     named = {f"{suite}: {name}" for suite, name in asked} - elsewhere
     assert not {name for name in named if not any(case.startswith(name) for case in defined)}
     for peer in re.findall(r'"(soundfile range[^"]*|torchcodec range|libmpg123|sox \w+)"', text):
@@ -133,21 +133,66 @@ def test_two_runs_agree_or_do_not(
             ]
         }
 
-    words, good = repeat.compare(result(1.0, 5.0), result(1.1, 5.0))
-    assert good and "3 of 3 rows (100%) within 15%" in words and "worst 10.0%" in words
-    words, good = repeat.compare(result(1.0, 5.0), result(1.0, 4.0))
-    assert not good and "x 0.800  effects: gain, p" in words
+    near = repeat.agreement(result(1.0, 5.0), result(1.1, 5.0))
+    assert repeat.good(near) and "3 of 3 rows (100%) within 15%" in repeat.report(near)
+    assert "the worst 10.0% apart" in repeat.report(near) and "then" not in repeat.report(near)
+    far = repeat.agreement(result(1.0, 5.0), result(1.0, 4.0))
+    assert not repeat.good(far)
+    assert "   25.0%  effects: gain, p: 5, then 4" in repeat.report(far)
+    assert repeat.good(repeat.agreement(result(1.0, 5.0), result(1.0, 4.0), within=0.3))
     before, after = tmp_path / "a.json", tmp_path / "b.json"
     before.write_text(json.dumps(result(1.0, 5.0)))
     after.write_text(json.dumps(result(1.0, 4.0)))
     monkeypatch.setattr("sys.argv", ["render.py", "compare", str(before), str(after), "--note"])
     with pytest.raises(SystemExit) as left:
         render.main()
-    assert left.value.code == 1 and "ratio: 1 rows" in capsys.readouterr().out
-    assert json.loads(after.read_text())["repeat"] == (
-        "2 of 3 times within 15%, the worst 25% apart (effects: gain, p); "
-        "0 of 1 ratios within 15%, the worst 25% apart (effects: gain, p)"
-    )
+    assert left.value.code == 1 and "ratio: 0 of 1 rows" in capsys.readouterr().out
+    told = "\n".join(repeat.section(json.loads(after.read_text())["agreement"]))
+    assert "- time per item: 2 of 3 rows (67%) within 15%; half of them within 0.0%, the worst 25.0% apart." in told
+    assert "| effects: gain, p | ratio | 5 | 4 | 25% |" in told
+
+
+def test_a_row_of_one_run_only_is_no_agreement() -> None:
+    one, none = {"cases": [case("effects", "gain", 1.0, p=2.0)]}, {"cases": [case("effects", "gain", 1.0)]}
+    found = repeat.agreement(one, none)
+    assert not repeat.good(found) and found["missing"] == ["time per item: effects: gain, p", "ratio: effects: gain, p"]
+    assert "in one run only:\n  time per item: effects: gain, p" in repeat.report(found)
+    assert not repeat.good(repeat.agreement({"cases": []}, {"cases": []})), "nothing to compare is no agreement"
+
+
+def whole(date: str, quick: bool, *cases: dict[str, Any]) -> dict[str, Any]:
+    machine = {"cpu": "C", "cores": 2, "load_before": 0.0, "python": "3.11", "versions": {}}
+    return {"format": "fastaug-bench-1", "date": date, "quick": quick, "machine": machine, "cases": list(cases)}
+
+
+def test_the_report_says_whether_it_agrees_with_the_run_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, first, out = tmp_path / "results", tmp_path / "first.json", tmp_path / "RESULTS.md"
+    results.mkdir()
+    first.write_text(json.dumps(whole("2026-01-01", False, case("effects", "gain", 1.0, p=3.0))))
+    full, quick = results / "c-2-cores-2026-01-01.json", results / "c-2-cores-2026-01-02-quick.json"
+    full.write_text(json.dumps(whole("2026-01-01", False, case("effects", "gain", 1.1, p=3.0))))
+    quick.write_text(json.dumps(whole("2026-01-02", True, case("effects", "gain", 9.0, p=3.0))))
+    assert "Not compared with a second run." in render.render(results)
+    command = ["render.py", "table", "--results", str(results), "--out", str(out), "--beside", str(first)]
+    monkeypatch.setattr("sys.argv", command)
+    render.main()
+    assert "- ratio: 1 of 1 rows (100%) within 15%" in out.read_text() and "Not compared" not in out.read_text()
+    assert "agreement" in json.loads(full.read_text()) and "agreement" not in json.loads(quick.read_text())
+    assert "time per item: 2 of 2 rows" in capsys.readouterr().out
+
+
+def test_the_outcome_of_the_long_run_is_kept_with_its_date(tmp_path: Path) -> None:
+    part, results = tmp_path / "part.json", tmp_path / "results"
+    results.mkdir()
+    old = whole("2026-01-01", True, {"suite": "memory", "case": "long_run", "growth_percent": 0.5})
+    (results / "old.json").write_text(json.dumps(old))
+    part.write_text(json.dumps(whole("", False, case("effects", "gain", 1.0))))
+    for date in ("2026-01-02", "2026-01-03"):
+        merged = json.loads(render.merge([part], results, date, quick=False).read_text())
+    assert merged["cases"][-1] == {**old["cases"][0], "date": "2026-01-01"} and len(merged["cases"]) == 2
+    assert row_of("anonymous memory", merged["cases"])[2:] == ["0.5 % (2026-01-01)", "yes"]
 
 
 def test_peers_that_cannot_run_are_reported_and_none_is_forgotten() -> None:
@@ -183,6 +228,16 @@ def test_the_share_of_time_that_a_device_is_busy() -> None:
     assert idle_of([(0, 10e6)]) == (0, 10)
     share, seconds = idle_of([(0, 4), (1, 2), (3, 5), (5, 6), (8, 10)])
     assert share == pytest.approx(0.2) and seconds == pytest.approx(1e-5)
+
+
+def test_what_the_tests_on_a_gpu_came_to() -> None:
+    outcome = load("gpu_tests").outcome
+    report = '<testsuites><testsuite tests="9" failures="{}" errors="1" skipped="2"/></testsuites>'
+    assert outcome(report.format(2), 1) == {"suite": "gpu_tests", "case": "all", "passed": 4, "failed": 3}
+    fine = '<testsuites><testsuite tests="9" failures="0" errors="0" skipped="0"/></testsuites>'
+    assert outcome(fine, 0)["failed"] == 0 and outcome(fine, 124)["failed"] == 1, "stopped early is not passed"
+    assert row_of("CUDA agrees with the CPU", [outcome(fine, 0)])[2:] == ["0", "yes"]
+    assert row_of("CUDA agrees with the CPU", [outcome(report.format(0), 1)])[2:] == ["1", "**no**"]
 
 
 def test_the_summary_of_ncu() -> None:

@@ -104,36 +104,6 @@ def test_a_target_in_seconds_is_per_item_and_recorded_before_it_is_asserted() ->
     assert "12.5 [12.5, 12.5] ms/clip (target 12.4 ms: not met)" in render.case_rows(case)[0]
 
 
-def test_spread_is_the_interquartile_range() -> None:
-    found = harness.spread(harness.Contender(costing("x", 0), items=2, seconds=[2.0, 4.0, 6.0, 8.0, 100.0]))
-    assert (found["low"], found["median"], found["high"], found["rounds"]) == (2.0, 3.0, 4.0, 5)
-
-
-def test_contenders_take_turns_and_a_slow_peer_fewer() -> None:
-    clock = Clock()
-    fewest, _ = harness.ROUNDS
-    peers = [
-        harness.Peer(name, None, (lambda n, c: lambda: costing(n, c))(name, cost), differs="draws")
-        for name, cost in (("quick", 0.01), ("slow", 4.0))
-    ]
-    record = harness.compare(Benchmark(), costing("ours", 0.01), peers, items=1, unit="clip", timer=clock)
-    assert clock.turns[:5] == ["ours", "quick", "slow", "ours", "quick"], "warm-up: a slow one is not called twice"
-    turns = clock.turns[5:]
-    assert turns.count("slow") == fewest and record["peers"][1]["rounds"] == fewest
-    assert turns.count("ours") == turns.count("quick") > fewest
-    gaps = [turns.index("slow"), turns[::-1].index("slow")]
-    assert gaps[0] > 2 and gaps[1] <= 2, "the slow peer's turns are spread over the run, not all at its start"
-    between = "".join(turn[0] for turn in turns if turn != "slow")
-    assert "oo" not in between and "qq" not in between, "ours and the peer must alternate"
-
-
-def test_rounds_fit_the_budget() -> None:
-    fewest, most = harness.ROUNDS
-    assert harness.rounds_for(1e-6) == most
-    assert harness.rounds_for(4.0) == fewest
-    assert harness.rounds_for(6.0) == 1, "a call of many seconds runs once"
-
-
 def test_disagreement_is_reported_and_not_timed() -> None:
     benchmark = Benchmark()
     peers = [harness.Peer("wrong", None, lambda: costing("wrong", 0.1, ONES * 1.01), check=harness.agrees(60))]
@@ -174,6 +144,17 @@ def test_peer_must_agree_or_say_why_not() -> None:
             harness.Peer("vague", None, lambda: costing("vague", 1), **settings)
 
 
+def test_a_quick_run_fails_for_wrong_outputs_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "QUICK", True)
+    settings: dict[str, Any] = {"items": 1, "unit": "clip", "timer": Clock()}
+    peers = [harness.Peer("peer", None, lambda: costing("peer", 0.3), differs="draws")]
+    record = harness.compare(Benchmark(), costing("ours", 0.1), peers, minimum_ratio={"peer": 9}, **settings)
+    assert record["peers"][0]["met"] is False
+    wrong = [harness.Peer("wrong", None, lambda: costing("wrong", 0.1, ONES * 1.01), check=harness.agrees(60))]
+    with pytest.raises(AssertionError, match="wrong: disagrees"):
+        harness.compare(Benchmark(), costing("ours", 0.1), wrong, **settings)
+
+
 def test_minimum_ratio_is_asserted_after_recording() -> None:
     benchmark = Benchmark()
     peers = [harness.Peer("peer", None, lambda: costing("peer", 0.3), differs="draws")]
@@ -209,6 +190,8 @@ def test_rendered_table(tmp_path: Path) -> None:
             "low": 0.01,
             "high": 0.03,
             "ratio": 9.96,
+            "ratio_low": 9.5,
+            "ratio_high": 10.5,
         },
         {"name": "gone", "note": "", "error": "ImportError: x"},
     ]
@@ -236,7 +219,7 @@ def test_rendered_table(tmp_path: Path) -> None:
     assert "Load average before the run: 0.75 (**busy**" in text
     assert "2026-01-01" in text and "2026-01-02" not in text
     assert "| effects: gain[1thread] | 1 | **fastaug** | 2 [1, 3] ms/clip | 1 |" in text
-    assert "| peer (one \\| clip) | 20 [10, 30] ms/clip | 10 | differs: draws |" in text
+    assert "| peer (one \\| clip) | 20 [10, 30] ms/clip | 9.96 ± 5% | differs: draws |" in text
     assert "| gone | not timed | – | ImportError: x |" in text
 
 

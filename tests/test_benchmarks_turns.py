@@ -1,0 +1,134 @@
+"""How the benchmarks take turns and what they make of the times: pairs, medians, when enough is enough."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from test_benchmarks_smoke import Benchmark, Clock, costing, harness, load
+
+turns = load("turns")
+
+
+def contender(*seconds: float, items: int = 1, rounds: range | None = None) -> Any:
+    numbers = list(rounds if rounds is not None else range(len(seconds)))
+    return turns.Contender(costing("x", 0), items, seconds=list(seconds), rounds=numbers)
+
+
+def test_spread_is_the_interquartile_range() -> None:
+    found = turns.spread(contender(2.0, 4.0, 6.0, 8.0, 100.0, items=2))
+    assert (found["low"], found["median"], found["high"], found["rounds"]) == (2.0, 3.0, 4.0, 5)
+
+
+def test_a_ratio_is_formed_beside_our_turns_before_and_after() -> None:
+    """A machine that slows down to a tenth changes no ratio, though it changes every time."""
+    pace = [1.0 * 1.3**i for i in range(9)]
+    ours = contender(*(8 * p for p in pace), items=8)
+    before_and_after = [pace[0]] + [(a + b) / 2 for a, b in itertools.pairwise(pace)]
+    peer = contender(*(5 * p for p in before_and_after))
+    assert turns.paired(ours, peer) == pytest.approx([5.0] * 9)
+    assert turns.ratio(ours, peer) == pytest.approx({"ratio": 5.0, "ratio_low": 5.0, "ratio_high": 5.0})
+    late = contender(5 * before_and_after[7], 5 * before_and_after[8], rounds=range(7, 9))
+    assert turns.paired(ours, late) == pytest.approx([5.0, 5.0]), "a slow peer's turns count in their own rounds"
+
+
+def test_the_interval_of_a_median_holds_it_in_95_of_100_cases() -> None:
+    assert turns.interval([3, 1, 2]) == (1, 3) and turns.interval([1]) == (1, 1)
+    assert turns.interval(range(1, 10)) == (2, 8) and turns.interval(range(1, 101)) == (40, 61)
+    rng = random.Random(0)
+    for count in (9, 10, 31):
+        lognormal = ([math.exp(rng.gauss(0, 0.5)) for _ in range(count)] for _ in range(3000))
+        held = statistics.fmean(low <= 1 <= high for low, high in map(turns.interval, lognormal))
+        assert 0.945 < held < 0.985
+
+
+def test_one_outlier_leaves_a_settled_median_settled() -> None:
+    steady = [1.0, 1.01, 0.99, 1.0, 1.02, 0.98, 1.0, 1.01]
+    assert turns.settled([*steady, 5.0], 9) and not turns.settled([*steady[:7], 5.0, 6.0], 9)
+    assert not turns.settled(steady, 9), "too few"
+    assert turns.doubt([9.0, 10.0, 11.0]) == pytest.approx(0.1)
+
+
+class Watch(Clock):
+    """A timer by which every call takes what `costing` says, and on which the span of the turns has always passed."""
+
+
+def play(monkeypatch: pytest.MonkeyPatch, ours: Callable[[], Any], **peers: Callable[[], Any]) -> tuple[Any, list[str]]:
+    monkeypatch.setattr(turns, "SPAN", 0.0)
+    clock = Watch()
+    us = turns.Contender(ours, 1, first=clock(ours))
+    others = [turns.Contender(run, 1, first=clock(run)) for run in peers.values()]
+    clock.turns.clear()
+    turns.take_turns(Benchmark(), us, others, clock)
+    return us, clock.turns
+
+
+def varying(name: str, seconds: list[float]) -> Callable[[], Any]:
+    """Costs these in turn, over and over."""
+    calls = iter(range(10**9))
+
+    def run() -> None:
+        Clock.costs.append((name, seconds[next(calls) % len(seconds)]))
+
+    return run
+
+
+def test_steady_contenders_take_the_fewest_turns_and_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
+    fewest, _ = turns.ROUNDS
+    _, order = play(monkeypatch, costing("o", 0.01), p=costing("p", 0.02), q=costing("q", 0.03))
+    assert "".join(order) == ("pqoqpo" * fewest)[: 3 * fewest]
+
+
+def test_turns_go_on_until_the_ratio_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten per cent of scatter: more turns than the fewest, until the interval is narrow enough, and then no more."""
+    rng = random.Random(1)
+    peer = varying("p", [0.002 * rng.gauss(1, 0.05) for _ in range(1000)])
+    us, order = play(monkeypatch, costing("o", 0.001), p=peer)
+    fewest, most = turns.ROUNDS
+    assert fewest < len(us.seconds) < most and order.count("p") == order.count("o")
+
+
+def test_no_contender_exceeds_its_time_for_long_and_a_slow_one_takes_few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    scatter = [0.5, 1.0, 2.0]
+    wild = varying("w", [turns.BUDGET / 20 * s for s in scatter])
+    us, order = play(monkeypatch, costing("o", 0.001), w=wild, s=costing("s", 3.0), m=costing("m", turns.BUDGET / 2))
+    assert order.count("s") == turns.FEW[1] and order.count("m") == turns.FEW[0]
+    assert turns.ROUNDS[0] < order.count("w") <= 24, "the budget divided by the mean, and a few"
+    assert len(us.seconds) == order.count("w")
+
+
+def test_what_the_baseline_takes_is_taken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = turns.Contender(costing("work", 0.5), 1, baseline=costing("idle", 0.2))
+    both.take_turn(Clock(), 4)
+    assert both.seconds == pytest.approx([0.3]) and both.rounds == [4]
+
+
+def test_a_short_call_is_repeated_to_fill_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert turns.calls_a_turn(turns.TURN / 4.5) == 5 and turns.calls_a_turn(1.0) == 1
+    seen: list[int] = []
+    short = turns.Contender(lambda: seen.append(1), 1, calls=7)
+    short.take_turn(lambda run: run() or 0.7, 0)
+    assert len(seen) == 7 and short.seconds == pytest.approx([0.1])
+
+
+def test_only_the_wall_clock_repeats_calls() -> None:
+    """A timer of the caller's own flushes caches or changes inputs before each call."""
+    calls: list[int] = []
+
+    def timer(run: Callable[[], Any]) -> float:
+        calls.append(0)
+        run()
+        return 1e-5
+
+    def ours() -> list[float]:
+        calls[-1] += 1
+        return [1.0]
+
+    harness.compare(Benchmark(), ours, [], items=1, unit="clip", timer=timer)
+    assert set(calls) == {1}
