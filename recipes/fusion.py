@@ -26,16 +26,17 @@ from tqdm import tqdm
 from fastaug import LogMel, Pipeline
 from fastaug.ssl.checkpoint import load_encoder, read_card, save_model
 from fastaug.ssl.config import parse, resolve
-from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, restore
+from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, groups, restore
 from fastaug.ssl.fusion import model as fusion
 from fastaug.ssl.fusion.probe import Rows, fusion_rows, join_seeds, row_lines
 from fastaug.ssl.fusion.published import RUNS, source_tables
 from fastaug.ssl.optim import contrastive_optimiser, set_rate, warmup_cosine
 from fastaug.ssl.training import run as runs
 from fastaug.ssl.training.accumulate import backward
-from fastaug.ssl.training.distributed import World, start
+from fastaug.ssl.training.distributed import World, choose_device, start
 from fastaug.ssl.training.monitor import Monitor, knn_monitor
 from fastaug.ssl.training.precision import Precision
+from fastaug.ssl.training.recompute import recompute
 
 CONFIGS = Path(__file__).parent / "configs"
 FREE = ("probe_data", "head", "probe_seeds", "probe_steps", "tables", "table_seeds", "mtat")  # not of the pre-training
@@ -78,8 +79,11 @@ class Config:
     weight_decay: float = 1e-6  # of matrices and kernels, not of biases and normalisation
     warmup_steps: int = 0  # a straight line up to lr
     cosine: bool = False  # then half a cosine down to 0 at --steps
+    mask_group: str = ""  # field of the data (artist, track): examples that share its value are no negatives
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # auto: what is fastest on the device
     accumulate: int = 1  # parts of a batch that the model sees one after another; the loss stays that of the whole
+    recompute: bool = False  # activations again in the backward pass: less memory, about a third more time
+    compile: bool = False  # torch.compile
     steps: int = 10_000
     minutes: float | None = None  # stop cleanly after this long
     seed: int = 0
@@ -106,16 +110,15 @@ def main(cfg: Config, stop: runs.Stop | None = None) -> Path:
     out = Path(cfg.out or f"runs/{Path(cfg.preset).stem}-{cfg.fusion}")
     if cfg.audio_checkpoint or cfg.spectrogram_checkpoint:  # nothing to train
         return fusion.join_checkpoints(cfg.audio_checkpoint, cfg.spectrogram_checkpoint, out)
-    if not cfg.pretrain_data and not cfg.data and world.first:
-        demo_corpus()
-    world.barrier()
-    data = discover(cfg.pretrain_data or cfg.data or str(demo_corpus()), None if cfg.pretrain_data else cfg.label)
+    source = cfg.pretrain_data or cfg.data or world.once(demo_corpus)
+    data = discover(str(source), None if cfg.pretrain_data else cfg.label)
     precision = Precision(cfg.precision, world.device)
-
     batch_size = min(cfg.batch_size, data.records("train")) // world.size * world.size
     pipe = training_pipeline(cfg, data, world, batch_size)
     model, card = build_model(cfg, data)
     model.to(world.device)
+    if cfg.recompute:
+        recompute(model.encoder)
     optimiser = contrastive_optimiser(model, cfg.optimiser, batch_size, cfg.lr, cfg.weight_decay)
     run = runs.Run(out, cfg, (*runs.free_fields(cfg.cosine), *FREE), writes=world.first, tensorboard=cfg.tensorboard)
     step = 0
@@ -133,10 +136,10 @@ def main(cfg: Config, stop: runs.Stop | None = None) -> Path:
         if world.first:
             save_model(out, model, {**card, "step": step, "config_hash": run.hash, "config": run.config})
 
-    parallel, losses = world.wrap(model), {}
+    parallel, losses = world.wrap(model, cfg.compile), {}
 
     def loss_of(z: torch.Tensor) -> torch.Tensor:
-        losses.update(fusion.contrast(z, cfg.fusion == "joint", cfg.temperature))
+        losses.update(fusion.contrast(z, cfg.fusion == "joint", cfg.temperature, groups(batch, cfg.mask_group)))
         return sum(losses.values())
 
     knn = None
@@ -149,7 +152,7 @@ def main(cfg: Config, stop: runs.Stop | None = None) -> Path:
     with bar, runs.Stop(cfg.minutes) if stop is None else stop as stop:
         while step < cfg.steps:
             with monitor.watch("loading"):  # waiting for decoded crops, augmenting them, making spectrograms
-                samples, spectra = fusion.model_inputs(cfg.fusion, next(batches))
+                samples, spectra = fusion.model_inputs(cfg.fusion, batch := next(batches))
             with monitor.watch("compute"):
                 optimiser.zero_grad(set_to_none=True)
                 parts = fusion.in_parts(samples, spectra, cfg.accumulate)
@@ -204,18 +207,15 @@ def build_model(cfg: Config, data: Dataset) -> tuple[fusion.MultiFormat, dict[st
     model = fusion.MultiFormat(encoder, torch.zeros(2, 1, cfg.crop_samples), cfg.projection_dim)
     card = {
         **description, "fusion": cfg.fusion, "out_dim": sum(model.dims.values()), "sample_rate": cfg.sample_rate,
-        "crop_samples": cfg.crop_samples, "logmel": None, "data": data.name, "split": data.split("train"),
-        "split_protocol": data.protocol, "label": data.label, "classes": data.classes,
+        "crop_samples": cfg.crop_samples, "logmel": None, **data.card(),
     }  # fmt: skip
     return model, card
 
 
 def probe(cfg: Config, out: Path) -> Rows:
     """Heads on what the checkpoint in ``out`` represents; prints the rows and writes fusion.json there."""
-    encoder, card = load_encoder(out)
     data = discover(cfg.probe_data or cfg.data or str(demo_corpus()), cfg.label)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
-    rows = fusion_rows(data, encoder, card, cfg.head, cfg.probe_seeds, cfg.probe_steps, device)
+    rows = fusion_rows(data, *load_encoder(out), cfg.head, cfg.probe_seeds, cfg.probe_steps, choose_device(cfg.device))
     about = f"{data.name}, {cfg.head} head, fusion {cfg.fusion}, split: {data.protocol}"
     (out / "fusion.json").write_text(json.dumps({"about": about, "rows": rows}, indent=2) + "\n")
     print(f"\n{about}\n{row_lines(rows, cfg.fusion)}")
