@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import fastaug
 from fastaug.shards.source import Source, open_source, subset
 from fastaug.ssl.checkpoint import build_encoder, load_encoder, read_card
+from fastaug.ssl.cola import cola_head
 from fastaug.ssl.data import Dataset, model_input
 from fastaug.ssl.encoders import Projector
 from fastaug.ssl.probe.cache import FeatureCache, file_hash, stamp
@@ -102,7 +103,7 @@ def checkpoint(path: str | Path, projected: bool, device: torch.device) -> Repre
     def make() -> Callable[[Any], Tensor]:
         encoder, _ = load_encoder(path)
         model = nn.Sequential(encoder, load_projector(path, card)) if projected else encoder
-        return _frozen(model.eval().to(device))
+        return frozen(model.eval().to(device))
 
     return Representation({"checkpoint": file_hash(file), "projected": projected}, make)
 
@@ -123,7 +124,7 @@ def random_init(
             encoder: nn.Module = build_encoder(card)
             model = encoder if projector is None else nn.Sequential(encoder, reset(projector))
         inputs = (model_input(b) for b in islice(batches(), CALIBRATION_BATCHES))
-        return _frozen(calibrate_batch_norm(model.to(device), inputs))
+        return frozen(calibrate_batch_norm(model.to(device), inputs))
 
     who = {"encoder": card["encoder"], "kwargs": card["encoder_kwargs"], "seed": seed, "data": calibrated_on}
     return Representation({"random": who, "projector": str(projector)}, make)
@@ -142,21 +143,33 @@ def statistics(card: dict[str, Any], device: torch.device) -> Representation:
     return Representation({"statistics": "log-mel"}, make)
 
 
-def load_projector(path: str | Path, card: dict[str, Any]) -> Projector:
-    """The trained projector of a checkpoint, its shape read from its weights.
+def load_projector(path: str | Path, card: dict[str, Any]) -> nn.Module:
+    """The trained projector of a checkpoint, CLMR's or COLA's, its shape read from its weights.
 
     Raises:
-        ValueError: the checkpoint has none.
+        ValueError: the checkpoint has none, or one of another kind.
     """
     from safetensors.torch import load_file
 
-    weights = {k.removeprefix("projector."): v for k, v in load_file(read_card(path)[0]).items() if "projector." in k}
-    matrices = [k for k in sorted(weights) if k.endswith("weight")]
-    if not matrices:
+    stored = load_file(read_card(path)[0])
+    weights = {k.removeprefix("projector."): v for k, v in stored.items() if k.startswith("projector.")}
+    dim, names = card["out_dim"], sorted(weights)
+    if not names:
         raise ValueError(f"{path} holds no projector: --representation z needs one (h is what its encoder gives)")
-    kind = "linear" if len(matrices) == 1 else "mlp"
-    projector = Projector(card["out_dim"], weights[matrices[-1]].shape[0], kind)
-    projector.load_state_dict(weights)
+    if names == ["layers.weight"]:
+        projector: nn.Module = Projector(dim, len(weights["layers.weight"]), "linear")
+    elif names == ["layers.0.weight", "layers.2.weight"]:
+        projector = Projector(dim, len(weights["layers.2.weight"]), "mlp")
+    elif names == ["1.bias", "1.weight", "2.bias", "2.weight"]:
+        projector = cola_head(dim, len(weights["1.bias"]))
+    else:
+        raise ValueError(
+            f"{path}: --representation z takes CLMR's projector or COLA's; this one has {', '.join(names)}"
+        )
+    try:
+        projector.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: its projector does not fit an encoder of {dim} dimensions: {error}") from error
     return projector
 
 
@@ -164,12 +177,13 @@ def reset(projector: nn.Module) -> nn.Module:
     """A copy of a projector with fresh weights."""
     fresh = copy.deepcopy(projector)
     for module in fresh.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | nn.LayerNorm):
             module.reset_parameters()
     return fresh
 
 
-def _frozen(encoder: nn.Module) -> Callable[[Any], Tensor]:
+def frozen(encoder: nn.Module) -> Callable[[Any], Tensor]:
+    """An encoder as a function of a Batch, for ``extract``."""
     return lambda batch: encoder(model_input(batch))
 
 
