@@ -196,7 +196,7 @@ def test_projectors_come_back_and_their_absence_is_said(tmp_path: Path) -> None:
     fresh = reset(head)
     assert not torch.equal(fresh(h), head(h)) and torch.equal(head(h), cola.projector(h))
     save_model(tmp_path / "odd", Contrastive(cola.encoder, nn.Sequential(nn.Linear(32, 4))), CARD)
-    with pytest.raises(ValueError, match=r"takes CLMR's projector or COLA's; this one has 0.bias, 0.weight"):
+    with pytest.raises(ValueError, match=r"takes CLMR's projector or COLA's, not one of 0.bias, 0.weight"):
         load_projector(tmp_path / "odd", CARD)
     with pytest.raises(ValueError, match="its projector does not fit an encoder of 16 dimensions"):
         load_projector(tmp_path / "mlp", {**CARD, "out_dim": 16})

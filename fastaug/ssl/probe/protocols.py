@@ -57,8 +57,8 @@ class Protocol:
         network: of ``--mode finetune`` and ``scratch``, which train encoder and classifier on audio.
         hidden: width of the MLP's one hidden layer.
         network_hidden: hidden layers of the classifier on a network that is trained as a whole.
-        network_tanh: the first of these is COLA's projection (dropout 0.1, linear, layer norm, tanh), the pre-trained one
-            where the checkpoint has one that fits.
+        network_tanh: the first of these is COLA's projection (dropout 0.1, linear, layer norm, tanh), the pre-trained
+            one where the checkpoint has one that fits.
         dropout: before the last layer of the MLP. input_dropout: and before the first layer of either head.
         standardise: features to mean 0 and deviation 1 over the training segments.
         pool: heads see the mean of a clip's features rather than single segments.

@@ -163,9 +163,8 @@ def load_projector(path: str | Path, card: dict[str, Any]) -> nn.Module:
     elif names == ["1.bias", "1.weight", "2.bias", "2.weight"]:
         projector = cola_head(dim, len(weights["1.bias"]))
     else:
-        raise ValueError(
-            f"{path}: --representation z takes CLMR's projector or COLA's; this one has {', '.join(names)}"
-        )
+        kinds = "CLMR's projector or COLA's"
+        raise ValueError(f"{path}: --representation z takes {kinds}, not one of {', '.join(names)}")
     try:
         projector.load_state_dict(weights)
     except RuntimeError as error:
