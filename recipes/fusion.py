@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from fastaug import LogMel, Pipeline
-from fastaug.ssl.checkpoint import load_encoder, read_card, save_model
+from fastaug.ssl.checkpoint import load_encoder, read_card, save_model, write_whole
 from fastaug.ssl.config import parse, resolve
 from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, groups, restore
 from fastaug.ssl.fusion import model as fusion
@@ -217,7 +217,8 @@ def probe(cfg: Config, out: Path) -> Rows:
     data = discover(cfg.probe_data or cfg.data or str(demo_corpus()), cfg.label)
     rows = fusion_rows(data, *load_encoder(out), cfg.head, cfg.probe_seeds, cfg.probe_steps, choose_device(cfg.device))
     about = f"{data.name}, {cfg.head} head, fusion {cfg.fusion}, split: {data.protocol}"
-    (out / "fusion.json").write_text(json.dumps({"about": about, "rows": rows}, indent=2) + "\n")
+    text = json.dumps({"about": about, "rows": rows}, indent=2) + "\n"
+    write_whole(out / "fusion.json", lambda partial: partial.write_text(text))
     print(f"\n{about}\n{row_lines(rows, cfg.fusion)}")
     return rows
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastaug.shards.source import expand_braces, open_source
+from fastaug.ssl.config import read_json
 from fastaug.ssl.losses import group_ids
 
 SPLITS = ("train", "valid", "test")
@@ -66,11 +66,11 @@ def discover(source: str, label: str | None = None) -> Dataset:
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: dataset.json has no such label.
+        ValueError: no such label, or dataset.json is none of ours.
     """
     path = Path(source)
     if (path / "dataset.json").is_file():
-        return _described(source, json.loads((path / "dataset.json").read_text("utf-8")), label)
+        return _described(source, read_json(path / "dataset.json"), label)
     shards = [Path(p).name for part in expand_braces(source) for p in glob.glob(part) if p.endswith(".tar")]
     shards = shards or [p.name for p in path.glob("*.tar")]
     if shards:
@@ -83,9 +83,11 @@ def discover(source: str, label: str | None = None) -> Dataset:
 
 
 def _described(source: str, info: dict[str, Any], label: str | None) -> Dataset:
+    if not isinstance(info.get("splits"), dict):
+        raise ValueError(
+            f'{Path(source) / "dataset.json"}: not written by `fastaug shard`: expected an object "splits"'
+        )
     labels = info.get("labels", {})
-    if label not in (None, "none") and label not in labels:
-        raise ValueError(f"{source}: no label {label!r}; dataset.json has {', '.join(labels) or 'none'}")
     splits = tuple(s for s in SPLITS if info["splits"].get(s, {}).get("records"))
     chosen = label or info.get("default_label") or "none"
     found = _labelled(source, splits, labels, chosen, info.get("name", ""), info.get("split_protocol", "unknown"))
@@ -104,6 +106,8 @@ def _labelled(
     source: str, splits: tuple[str, ...], labels: dict[str, dict[str, Any]], label: str, name: str, protocol: str
 ) -> Dataset:
     """A Dataset with ``label`` if it can tell anything apart."""
+    if label != "none" and label not in {*labels, "label"}:  # folders without sub-folders have none
+        raise ValueError(f"{source}: no label {label!r}; there is {', '.join(labels) or 'none'}")
     found = labels.get(label, {})
     classes = tuple(found.get("classes", ()))
     if len(classes) < 2:

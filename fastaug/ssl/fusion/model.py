@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from fastaug.ssl.checkpoint import load_encoder, save_model
+from fastaug.ssl.checkpoint import check_card, load_encoder, save_model
 from fastaug.ssl.config import call_with, resolve
 from fastaug.ssl.encoders import Projector
 from fastaug.ssl.fusion.encoders import AUDIO, SPECTROGRAM, Description, EarlyFusion, ModelFusion, TwoFormats
@@ -185,6 +185,8 @@ def join_checkpoints(audio: str | Path, spectrogram: str | Path, folder: Path) -
         raise ValueError("give both checkpoints, of an encoder of waveforms and one of spectrograms, or neither")
     (heard, card), (seen, other) = load_encoder(audio), load_encoder(spectrogram)
     both = {AUDIO: card, SPECTROGRAM: other}
+    for path, one in ((audio, card), (spectrogram, other)):
+        check_card(one, path, "sample_rate", "crop_samples", "logmel", "out_dim")
     if card["logmel"] is not None or other["logmel"] is None:
         raise ValueError(f"{audio} must be an encoder of waveforms and {spectrogram} one of spectrograms")
     for key in ("sample_rate", "crop_samples"):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import fastaug
 from fastaug.shards.source import Source, open_source, subset
-from fastaug.ssl.checkpoint import build_encoder, load_encoder, read_card
+from fastaug.ssl.checkpoint import build_encoder, check_card, load_encoder, read_card
 from fastaug.ssl.cola import cola_head
 from fastaug.ssl.data import Dataset, model_input
 from fastaug.ssl.encoders import Projector
@@ -153,6 +153,7 @@ def load_projector(path: str | Path, card: dict[str, Any]) -> nn.Module:
 
     stored = load_file(read_card(path)[0])
     weights = {k.removeprefix("projector."): v for k, v in stored.items() if k.startswith("projector.")}
+    check_card(card, path, "out_dim")
     dim, names = card["out_dim"], sorted(weights)
     if not names:
         raise ValueError(f"{path} holds no projector: --representation z needs one (h is what its encoder gives)")
@@ -240,6 +241,17 @@ class Extractor:
             pipe.set_epoch(epoch)
             turns.append(extract(pipe, encoders))
         return {name: turns[0][name] if passes == 1 else join([t[name] for t in turns]) for name in encoders}
+
+
+def input_card(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's card, with all that a probe wants of it.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``read_card``, or something is missing.
+    """
+    file, card = read_card(path)
+    check_card(card, file, "encoder", "encoder_kwargs", "sample_rate", "crop_samples", "logmel")
+    return card
 
 
 def common_card(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:

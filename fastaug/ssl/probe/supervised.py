@@ -285,7 +285,7 @@ def supervised_table(
     if mode == "finetune" and not checkpoints:
         raise ValueError("--mode finetune needs a checkpoint")
     data = split_of(protocol, labelled_data(data, label))
-    card = reps.common_card([read_card(path)[1] for path in checkpoints] or [card or {}])
+    card = reps.common_card([reps.input_card(path) for path in checkpoints] or [card or {}])
     task = Task(data, card, torch.device(device), protocol, batch_size, transform, stop)
     parts = reps.three_parts(data)
     known = {part: known_labels(data, source) for part, source in parts.items()}

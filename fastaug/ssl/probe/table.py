@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastaug.ssl.checkpoint import read_card
 from fastaug.ssl.data import Dataset, discover
 from fastaug.ssl.probe import representations as reps
 from fastaug.ssl.probe.cache import FeatureCache
@@ -102,7 +101,7 @@ def probe_table(
         ValueError: the data has no usable label, the checkpoints do not fit together, a share misses a class.
     """
     device, data = torch.device(device), split_of(protocol, labelled_data(data, label))
-    card = reps.common_card([read_card(path)[1] for path in checkpoints] or [card or {}])
+    card = reps.common_card([reps.input_card(path) for path in checkpoints] or [card or {}])
     extractor = reps.Extractor(data, card, device, batch_size, FeatureCache(Path(cache) if cache else None))
     encoders = _representations(extractor, checkpoints, seeds, projected)
     parts = extractor.features(encoders, protocol)

@@ -88,8 +88,12 @@ class Run:
         if not self.writes:
             return
         kept = {k: v for k, v in values.items() if v is not None}
-        with open(self.folder / "metrics.jsonl", "a") as log:
-            log.write(json.dumps({"step": step, **kept}) + "\n")
+        file = self.folder / "metrics.jsonl"
+        try:
+            with open(file, "a") as log:
+                log.write(json.dumps({"step": step, **kept}) + "\n")
+        except OSError as error:
+            raise OSError(f"{file} cannot be written: {error}") from error
         if self._board is not None:
             for name, value in kept.items():
                 if isinstance(value, (int, float)):
