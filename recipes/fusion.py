@@ -14,7 +14,6 @@ Output folder and resuming are those of recipes/clmr.py; the probe's result is i
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
 from pathlib import Path
@@ -24,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from fastaug import LogMel, Pipeline
-from fastaug.ssl.checkpoint import load_encoder, read_card, save_model, write_whole
+from fastaug.ssl.checkpoint import load_encoder, read_card, save_model, write_json
 from fastaug.ssl.config import parse, resolve
 from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, groups, restore
 from fastaug.ssl.fusion import model as fusion
@@ -217,8 +216,7 @@ def probe(cfg: Config, out: Path) -> Rows:
     data = discover(cfg.probe_data or cfg.data or str(demo_corpus()), cfg.label)
     rows = fusion_rows(data, *load_encoder(out), cfg.head, cfg.probe_seeds, cfg.probe_steps, choose_device(cfg.device))
     about = f"{data.name}, {cfg.head} head, fusion {cfg.fusion}, split: {data.protocol}"
-    text = json.dumps({"about": about, "rows": rows}, indent=2) + "\n"
-    write_whole(out / "fusion.json", lambda partial: partial.write_text(text))
+    write_json(out / "fusion.json", {"about": about, "rows": rows})
     print(f"\n{about}\n{row_lines(rows, cfg.fusion)}")
     return rows
 

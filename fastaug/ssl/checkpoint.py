@@ -36,7 +36,7 @@ def save_model(folder: Path, model: nn.Module, card: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     write_whole(folder / MODEL, lambda partial: save_file(weights, partial, metadata={"card": json.dumps(card)}))
-    write_whole(folder / CARD, lambda partial: partial.write_text(json.dumps(card, indent=2) + "\n"))
+    write_json(folder / CARD, card)
     return folder / MODEL
 
 
@@ -62,6 +62,12 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
         kept = "; the one from before is intact" if file.exists() else ""
         raise OSError(f"{file} cannot be written: {error}{kept}") from error
     _sync_folder(file.parent)
+
+
+def write_json(file: Path, values: dict[str, Any]) -> None:
+    """``values`` as readable JSON, all or nothing as ``write_whole``."""
+    text = json.dumps(values, indent=2) + "\n"
+    write_whole(file, lambda partial: partial.write_text(text))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -84,9 +84,7 @@ def discover(source: str, label: str | None = None) -> Dataset:
 
 def _described(source: str, info: dict[str, Any], label: str | None) -> Dataset:
     if not isinstance(info.get("splits"), dict):
-        raise ValueError(
-            f'{Path(source) / "dataset.json"}: not written by `fastaug shard`: expected an object "splits"'
-        )
+        raise ValueError(f"{Path(source) / 'dataset.json'}: has no splits, so it is not of `fastaug shard`")
     labels = info.get("labels", {})
     splits = tuple(s for s in SPLITS if info["splits"].get(s, {}).get("records"))
     chosen = label or info.get("default_label") or "none"
