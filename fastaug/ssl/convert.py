@@ -91,9 +91,7 @@ def _tensors(source: Path) -> dict[str, Tensor]:
             continue
         name = _PREFIX.sub("", str(key))
         if not name.startswith(("encoder.", "projector.")):
-            raise ValueError(
-                f"{source}: {key} is not of a CLMR checkpoint, which has encoder.* and projector.*"
-            )
+            raise ValueError(f"{source}: {key} is not of a CLMR checkpoint, which has encoder.* and projector.*")
         # Lightning's module holds the encoder twice, alone and in the model: the same weights under two names.
         if name in found and not torch.equal(found[name], value):
             raise ValueError(f"{source}: holds {name} twice, and not the same; the other is {key}")
