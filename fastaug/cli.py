@@ -84,6 +84,7 @@ def _add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     shard.add_argument("out", help="new or empty folder")
     shard.add_argument("--dataset", choices=("folder", "manifest", "gtzan", "mtat", "fma"), help="default: recognised")
     shard.add_argument("--protocol", choices=("full", "clean", "artist-disjoint"), help="of MTAT (default: full)")
+    shard.add_argument("--unit", choices=("clip", "track"), help="of MTAT; track: its clips joined (default: clip)")
     shard.add_argument("--subset", choices=("small", "medium", "large", "full"), help="of FMA (default: the only one)")
     shard.add_argument("--manifest", help="CSV, TSV or JSONL (path,label,split,group) whose paths start from SOURCE")
     shard.add_argument("--name", help="dataset name (default: the source's)")
@@ -153,7 +154,7 @@ def _shard(options: argparse.Namespace) -> int:
     print(
         shard(
             options.source, options.out, dataset=options.dataset, manifest=options.manifest, name=options.name,
-            protocol=options.protocol, subset=options.subset, licence=options.licence,
+            protocol=options.protocol, subset=options.subset, unit=options.unit, licence=options.licence,
             seed=options.seed, shard_records=options.shard_records,
             fractions=(1, 0, 0) if options.no_split else (0.8, 0.1, 0.1), overwrite=options.overwrite,
         )

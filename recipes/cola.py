@@ -29,25 +29,17 @@ from fastaug import LogMel, Pipeline, frontends
 from fastaug.ssl.checkpoint import save_model
 from fastaug.ssl.cola import Cola
 from fastaug.ssl.config import call_with, parse, resolve
-from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, model_input, restore
+from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, groups, model_input, restore
 from fastaug.ssl.encoders import out_dim
 from fastaug.ssl.frontend import logmel_settings
 from fastaug.ssl.losses import pair_cross_entropy, triplet
 from fastaug.ssl.optim import contrastive_optimiser, set_rate
+from fastaug.ssl.training import run as runs
 from fastaug.ssl.training.accumulate import backward, split
 from fastaug.ssl.training.distributed import World, start
 from fastaug.ssl.training.monitor import Monitor, knn_monitor
 from fastaug.ssl.training.precision import Precision
-from fastaug.ssl.training.run import (
-    Run,
-    Stop,
-    closing_words,
-    command_line,
-    free_fields,
-    guarded,
-    keep_freed_memory,
-    report,
-)
+from fastaug.ssl.training.recompute import recompute
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -78,8 +70,10 @@ class Config:
     lr: float = 1e-3  # of Adam
     lr_decay: float = 1.0  # multiplies the rate ...
     lr_decay_steps: int = 1000  # ... each time that so many steps are done
+    mask_group: str = ""  # field of the data (artist, track): examples that share its value are no negatives
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # auto: what is fastest on the device
     accumulate: int = 1  # parts of a batch that the model sees one after another; the loss stays that of the whole
+    recompute: bool = False  # activations again in the backward pass: less memory, about a third more time
     compile: bool = False  # torch.compile
     steps: int = 10_000
     minutes: float | None = None  # stop cleanly after this long
@@ -123,26 +117,26 @@ def fma_views() -> dict[str, Any]:
 
 
 def main(
-    cfg: Config, on_log: Callable[[dict[str, Any]], None] | None = None, resume_with: str = "", stop: Stop | None = None
-) -> Path:
+    cfg: Config, on_log: Callable[[dict[str, Any]], None] | None = None, resume_with: str = "",
+    stop: runs.Stop | None = None,
+) -> Path:  # fmt: skip
     """Pre-train; returns the output folder. ``on_log`` gets what metrics.jsonl gets, ``resume_with`` is the command
     that resumes (default: the one typed), ``stop`` says when to leave early (default: Ctrl-C, or --minutes are up)."""
     world = start(cfg.device)
-    keep_freed_memory()
+    runs.keep_freed_memory()
     torch.manual_seed(cfg.seed)
     out = Path(cfg.out or f"runs/{Path(cfg.preset).stem}")
-    if not cfg.data and world.first:
-        demo_corpus()
-    world.barrier()
-    data = discover(cfg.data or str(demo_corpus()), cfg.label)
+    data = discover(cfg.data or str(world.once(demo_corpus)), cfg.label)
     precision = Precision(cfg.precision, world.device)
 
     batch_size = min(cfg.batch_size, data.records("train")) // world.size * world.size
     pipe = training_pipeline(cfg, data, world, batch_size)
     model, card = build_model(cfg, data)
     model.to(world.device)
+    if cfg.recompute:
+        recompute(model.encoder)
     optimiser = contrastive_optimiser(model, "adam", batch_size, cfg.lr, 0.0)
-    run = Run(out, cfg, free_fields(cosine=False), writes=world.first, tensorboard=cfg.tensorboard)
+    run = runs.Run(out, cfg, runs.free_fields(cosine=False), writes=world.first, tensorboard=cfg.tensorboard)
     step = 0
     if state := run.resume(cfg.resume, cfg.fresh):
         step = state["step"]
@@ -165,25 +159,29 @@ def main(
     monitor = Monitor(model.encoder, knn)  # all that is looked at while training takes at most 2 % of the time
     bar = tqdm(total=cfg.steps, initial=step, unit="step", disable=not world.first, dynamic_ncols=True)
     batches, saved, shown = endless(pipe), time.monotonic(), {}
-    with bar, Stop(cfg.minutes) if stop is None else stop as stop:
+    with bar, runs.Stop(cfg.minutes) if stop is None else stop as stop:
         while step < cfg.steps:
             with monitor.watch("loading"):  # waiting for decoded crops, augmenting them, making spectrograms
-                crops = model_input(next(batches))  # (2, B, 1, F, N)
+                batch = next(batches)
+                crops, group = model_input(batch), groups(batch, cfg.mask_group)  # (2, B, 1, F, N), (B,)
             with monitor.watch("compute"):
                 # Dropout's masks, the same after resuming.
                 torch.manual_seed((cfg.seed << 32) + step * world.size + world.rank)
                 optimiser.zero_grad(set_to_none=True)
                 loss, z = backward(
-                    parallel, parallel, split(crops, cfg.accumulate), lambda z: contrast(cfg, z)[0], precision
-                )
+                    parallel, parallel, split(crops, cfg.accumulate),
+                    lambda z, group=group: contrast(cfg, z, group)[0], precision,
+                )  # fmt: skip
                 set_rate(optimiser, cfg.lr_decay ** (step // cfg.lr_decay_steps))
                 precision.step(optimiser)
             step += 1
             bar.update()
             if world.first and (step % cfg.log_every == 0 or step == cfg.steps):
-                values = monitor.look(step, batch_size, loss, *z[1:]) | {"found": contrast(cfg, z, False)[1].item()}
+                values = monitor.look(step, batch_size, loss, *z[1:]) | {
+                    "found": contrast(cfg, z, group, False)[1].item()
+                }
                 run.log(step, **values)
-                report(bar, shown, values)
+                runs.report(bar, shown, values)
                 if on_log:
                     on_log({"step": step, **values})
             if (world.size == 1 or step % cfg.log_every == 0) and world.any(bool(stop)):
@@ -195,17 +193,17 @@ def main(
     batches.close()
     run.close()
     own_music = "" if cfg.data else "--preset cola-official --data FOLDER"
-    world.say(closing_words(out, step, cfg.steps, resume_with or command_line(), Path(__file__), own_music))
+    world.say(runs.closing_words(out, step, cfg.steps, resume_with or runs.command_line(), Path(__file__), own_music))
     world.close()
     return out
 
 
-def contrast(cfg: Config, z: Tensor, across: bool | None = None) -> tuple[Tensor, Tensor]:
+def contrast(cfg: Config, z: Tensor, group: Tensor | None, across: bool | None = None) -> tuple[Tensor, Tensor]:
     """The loss for what Cola gives, and the share of first crops that find their second crop. ``across=False``:
     among those of this process, without meeting the others."""
     if cfg.loss == "triplet":
-        return triplet(z[0], z[2], cfg.margin, across)
-    return pair_cross_entropy(z[0], z[2], cfg.temperature if cfg.loss == "cosine" else None, across)
+        return triplet(z[0], z[2], cfg.margin, across, group)
+    return pair_cross_entropy(z[0], z[2], cfg.temperature if cfg.loss == "cosine" else None, across, group)
 
 
 def training_pipeline(cfg: Config, data: Dataset, world: World, batch_size: int) -> Pipeline:
@@ -238,11 +236,10 @@ def build_model(cfg: Config, data: Dataset) -> tuple[Cola, dict[str, Any]]:
     dim = out_dim(encoder, logmel(torch.zeros(2, 1, cfg.crop_samples), cfg.sample_rate))
     card = {
         "encoder": cfg.encoder, "encoder_kwargs": kwargs, "out_dim": dim, "sample_rate": cfg.sample_rate,
-        "crop_samples": cfg.crop_samples, "logmel": logmel_settings(logmel), "data": data.name,
-        "split": data.split("train"), "split_protocol": data.protocol, "label": data.label, "classes": data.classes,
+        "crop_samples": cfg.crop_samples, "logmel": logmel_settings(logmel), **data.card(),
     }  # fmt: skip
     return Cola(encoder, dim, cfg.projection_dim, cfg.dropout, cfg.loss == "bilinear"), card
 
 
 if __name__ == "__main__":
-    guarded(lambda: main(parse(Config, CONFIGS)))
+    runs.guarded(lambda: main(parse(Config, CONFIGS)))

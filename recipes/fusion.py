@@ -5,16 +5,14 @@
     python recipes/fusion.py --preset fusion-seed001 --data gtzan/ --tables     tables 1 and 2 beside the published ones
     torchrun --nproc_per_node 4 recipes/fusion.py --data ...  several GPUs; --batch-size is the total over all
 
---fusion: separate (two encoders, each trained alone, their outputs side by side), decision (the same, the two heads'
-probabilities averaged), joint (the two views of a clip are its waveform and its spectrogram), early (one encoder on a
-learned waveform front end beside the log-mel), model (two stems, one trunk); audio, spectrogram: one format alone.
-Output folder and resuming are those of recipes/clmr.py; the probe's result is in fusion.json.
+--fusion: separate (two encoders, each trained alone, side by side), decision (the two heads' probabilities averaged),
+joint (a clip's views are its waveform and its spectrogram), early (one encoder on a learned waveform front end beside
+the log-mel), model (two stems, one trunk); audio, spectrogram. Folder and resuming as recipes/clmr.py; fusion.json.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
 from pathlib import Path
@@ -24,19 +22,19 @@ import torch
 from tqdm import tqdm
 
 from fastaug import LogMel, Pipeline
-from fastaug.ssl.checkpoint import load_encoder, read_card, save_model
+from fastaug.ssl.checkpoint import read_card, save_model
 from fastaug.ssl.config import parse, resolve
-from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, restore
+from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, groups, restore
 from fastaug.ssl.fusion import model as fusion
-from fastaug.ssl.fusion.probe import Rows, fusion_rows, join_seeds, row_lines
-from fastaug.ssl.fusion.published import RUNS, results, source_tables
+from fastaug.ssl.fusion.probe import Rows, join_seeds, probe_checkpoint
+from fastaug.ssl.fusion.published import RUNS, record, source_tables
 from fastaug.ssl.optim import contrastive_optimiser, set_rate, warmup_cosine
-from fastaug.ssl.probe.results import append
 from fastaug.ssl.training import run as runs
 from fastaug.ssl.training.accumulate import backward
-from fastaug.ssl.training.distributed import World, start
+from fastaug.ssl.training.distributed import World, choose_device, start
 from fastaug.ssl.training.monitor import Monitor, knn_monitor
 from fastaug.ssl.training.precision import Precision
+from fastaug.ssl.training.recompute import recompute
 
 CONFIGS = Path(__file__).parent / "configs"
 FREE = ("probe_data", "head", "probe_seeds", "probe_steps", "tables", "table_seeds", "mtat", "record")  # of the probe
@@ -79,8 +77,11 @@ class Config:
     weight_decay: float = 1e-6  # of matrices and kernels, not of biases and normalisation
     warmup_steps: int = 0  # a straight line up to lr
     cosine: bool = False  # then half a cosine down to 0 at --steps
+    mask_group: str = ""  # field of the data (artist, track): examples that share its value are no negatives
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "float32"  # auto: what is fastest on the device
     accumulate: int = 1  # parts of a batch that the model sees one after another; the loss stays that of the whole
+    recompute: bool = False  # activations again in the backward pass: less memory, about a third more time
+    compile: bool = False  # torch.compile
     steps: int = 10_000
     minutes: float | None = None  # stop cleanly after this long
     seed: int = 0
@@ -108,16 +109,15 @@ def main(cfg: Config, stop: runs.Stop | None = None) -> Path:
     out = Path(cfg.out or f"runs/{Path(cfg.preset).stem}-{cfg.fusion}")
     if cfg.audio_checkpoint or cfg.spectrogram_checkpoint:  # nothing to train
         return fusion.join_checkpoints(cfg.audio_checkpoint, cfg.spectrogram_checkpoint, out)
-    if not cfg.pretrain_data and not cfg.data and world.first:
-        demo_corpus()
-    world.barrier()
-    data = discover(cfg.pretrain_data or cfg.data or str(demo_corpus()), None if cfg.pretrain_data else cfg.label)
+    source = cfg.pretrain_data or cfg.data or world.once(demo_corpus)
+    data = discover(str(source), None if cfg.pretrain_data else cfg.label)
     precision = Precision(cfg.precision, world.device)
-
     batch_size = min(cfg.batch_size, data.records("train")) // world.size * world.size
     pipe = training_pipeline(cfg, data, world, batch_size)
     model, card = build_model(cfg, data)
     model.to(world.device)
+    if cfg.recompute:
+        recompute(model.encoder)
     optimiser = contrastive_optimiser(model, cfg.optimiser, batch_size, cfg.lr, cfg.weight_decay)
     run = runs.Run(out, cfg, (*runs.free_fields(cfg.cosine), *FREE), writes=world.first, tensorboard=cfg.tensorboard)
     step = 0
@@ -135,10 +135,10 @@ def main(cfg: Config, stop: runs.Stop | None = None) -> Path:
         if world.first:
             save_model(out, model, {**card, "step": step, "config_hash": run.hash, "config": run.config})
 
-    parallel, losses = world.wrap(model), {}
+    parallel, losses = world.wrap(model, cfg.compile), {}
 
     def loss_of(z: torch.Tensor) -> torch.Tensor:
-        losses.update(fusion.contrast(z, cfg.fusion == "joint", cfg.temperature))
+        losses.update(fusion.contrast(z, cfg.fusion == "joint", cfg.temperature, groups(batch, cfg.mask_group)))
         return sum(losses.values())
 
     knn = None
@@ -151,7 +151,7 @@ def main(cfg: Config, stop: runs.Stop | None = None) -> Path:
     with bar, runs.Stop(cfg.minutes) if stop is None else stop as stop:
         while step < cfg.steps:
             with monitor.watch("loading"):  # waiting for decoded crops, augmenting them, making spectrograms
-                samples, spectra = fusion.model_inputs(cfg.fusion, next(batches))
+                samples, spectra = fusion.model_inputs(cfg.fusion, batch := next(batches))
             with monitor.watch("compute"):
                 optimiser.zero_grad(set_to_none=True)
                 parts = fusion.in_parts(samples, spectra, cfg.accumulate)
@@ -206,29 +206,18 @@ def build_model(cfg: Config, data: Dataset) -> tuple[fusion.MultiFormat, dict[st
     model = fusion.MultiFormat(encoder, torch.zeros(2, 1, cfg.crop_samples), cfg.projection_dim)
     card = {
         **description, "fusion": cfg.fusion, "out_dim": sum(model.dims.values()), "sample_rate": cfg.sample_rate,
-        "crop_samples": cfg.crop_samples, "logmel": None, "data": data.name, "split": data.split("train"),
-        "split_protocol": data.protocol, "label": data.label, "classes": data.classes,
+        "crop_samples": cfg.crop_samples, "logmel": None, **data.card(),
     }  # fmt: skip
     return model, card
 
 
 def probe(cfg: Config, out: Path) -> Rows:
-    """Heads on what the checkpoint in ``out`` represents; prints the rows and writes fusion.json there."""
-    encoder, card = load_encoder(out)
-    data = probe_data(cfg)
-    rows = fusion_rows(data, encoder, card, cfg.head, cfg.probe_seeds, cfg.probe_steps, probe_device(cfg))
-    about = f"{data.name}, {cfg.head} head, fusion {cfg.fusion}, split: {data.protocol}"
-    (out / "fusion.json").write_text(json.dumps({"about": about, "rows": rows}, indent=2) + "\n")
-    print(f"\n{about}\n{row_lines(rows, cfg.fusion)}")
-    return rows
+    device = choose_device(cfg.device)
+    return probe_checkpoint(out, probe_data(cfg), cfg.fusion, cfg.head, cfg.probe_seeds, cfg.probe_steps, device)
 
 
 def probe_data(cfg: Config) -> Dataset:
     return discover(cfg.probe_data or cfg.data or str(demo_corpus()), cfg.label)
-
-
-def probe_device(cfg: Config) -> torch.device:
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device)
 
 
 def tables(cfg: Config) -> str:
@@ -244,11 +233,10 @@ def tables(cfg: Config) -> str:
                 raise KeyboardInterrupt  # the same command goes on
             found.setdefault(name, []).append(probe(one, out))
     joined = {name: join_seeds(rows) for name, rows in found.items()}
-    text = source_tables(joined)
     if cfg.record:
-        about = (probe_data(cfg), f"fusion --tables, {cfg.head} head", Path(cfg.preset).stem, probe_device(cfg))
-        append(Path(cfg.record), results(joined, *about))
-    (root / "tables.txt").write_text(text + "\n")
+        about = (f"fusion --tables, {cfg.head} head", Path(cfg.preset).stem, choose_device(cfg.device))
+        record(Path(cfg.record), joined, probe_data(cfg), *about)
+    (root / "tables.txt").write_text((text := source_tables(joined)) + "\n")
     return text
 
 

@@ -14,13 +14,12 @@ the whole network. --data may be another dataset than the pre-training's. Writes
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fastaug.ssl.checkpoint import read_card
+from fastaug.ssl.checkpoint import read_card, write_json
 from fastaug.ssl.config import parse, resolve
 from fastaug.ssl.data import demo_corpus
 from fastaug.ssl.probe.protocols import choose_protocol
@@ -93,7 +92,7 @@ def main(cfg: Config) -> ProbeTable:
     home.mkdir(parents=True, exist_ok=True)
     kind = f"-{cfg.protocol}" * (cfg.protocol != "default") + "-as-published" * cfg.as_published
     file = home / f"probe-{cfg.mode}{kind}.json"
-    file.write_text(json.dumps(table.to_dict(), indent=2) + "\n")
+    write_json(file, table.to_dict())
     print(f"\nall metrics, each class, every seed: {file}")
     if cfg.record:
         preset = read_card(checkpoints[0])[1].get("config", {}).get("preset", "unnamed") if checkpoints else "none"

@@ -33,21 +33,12 @@ from fastaug.ssl.encoders import Contrastive, Projector, out_dim
 from fastaug.ssl.losses import nt_xent
 from fastaug.ssl.optim import contrastive_optimiser, set_rate, warmup_cosine
 from fastaug.ssl.spectrogram_encoders import load_weights
+from fastaug.ssl.training import run as runs
 from fastaug.ssl.training.accumulate import backward, split
 from fastaug.ssl.training.distributed import World, start
 from fastaug.ssl.training.monitor import Monitor, knn_monitor
 from fastaug.ssl.training.precision import Precision
 from fastaug.ssl.training.recompute import recompute
-from fastaug.ssl.training.run import (
-    Run,
-    Stop,
-    closing_words,
-    command_line,
-    free_fields,
-    guarded,
-    keep_freed_memory,
-    report,
-)
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -125,18 +116,16 @@ def branch_spectrogram() -> T.Compose:
 
 
 def main(
-    cfg: Config, on_log: Callable[[dict[str, Any]], None] | None = None, resume_with: str = "", stop: Stop | None = None
-) -> Path:
+    cfg: Config, on_log: Callable[[dict[str, Any]], None] | None = None, resume_with: str = "",
+    stop: runs.Stop | None = None,
+) -> Path:  # fmt: skip
     """Pre-train; returns the output folder. ``on_log`` gets what metrics.jsonl gets, ``resume_with`` is the command
     that resumes (default: the one typed), ``stop`` says when to leave early (default: Ctrl-C, or --minutes are up)."""
     world = start(cfg.device)
-    keep_freed_memory()
+    runs.keep_freed_memory()
     torch.manual_seed(cfg.seed)
     out = Path(cfg.out or f"runs/{Path(cfg.preset).stem}")
-    if not cfg.data and world.first:
-        demo_corpus()
-    world.barrier()
-    data = discover(cfg.data or str(demo_corpus()), cfg.label)
+    data = discover(cfg.data or str(world.once(demo_corpus)), cfg.label)
     precision = Precision(cfg.precision, world.device)
 
     batch_size = min(cfg.batch_size, data.records("train")) // world.size * world.size
@@ -146,7 +135,7 @@ def main(
     if cfg.recompute:
         recompute(model.encoder)
     optimiser = contrastive_optimiser(model, cfg.optimiser, batch_size, cfg.lr, cfg.weight_decay)
-    run = Run(out, cfg, free_fields(cfg.cosine), writes=world.first, tensorboard=cfg.tensorboard)
+    run = runs.Run(out, cfg, runs.free_fields(cfg.cosine), writes=world.first, tensorboard=cfg.tensorboard)
     step = 0
     if state := run.resume(cfg.resume, cfg.fresh):
         step = state["step"]
@@ -174,7 +163,7 @@ def main(
     monitor = Monitor(model.encoder, knn)  # all that is looked at while training takes at most 2 % of the time
     bar = tqdm(total=cfg.steps, initial=step, unit="step", disable=not world.first, dynamic_ncols=True)
     batches, saved, shown = endless(pipe), time.monotonic(), {}
-    with bar, Stop(cfg.minutes) if stop is None else stop as stop:
+    with bar, runs.Stop(cfg.minutes) if stop is None else stop as stop:
         while step < cfg.steps:
             with monitor.watch("loading"):  # waiting for decoded crops, augmenting them, making spectrograms
                 batch = next(batches)
@@ -192,7 +181,7 @@ def main(
             if world.first and (step % cfg.log_every == 0 or step == cfg.steps):
                 values = monitor.look(step, batch_size, loss, *z)
                 run.log(step, **values)
-                report(bar, shown, values)
+                runs.report(bar, shown, values)
                 if on_log:
                     on_log({"step": step, **values})
             if (world.size == 1 or step % cfg.log_every == 0) and world.any(bool(stop)):
@@ -204,7 +193,7 @@ def main(
     batches.close()
     run.close()
     own_music = "" if cfg.data else "--preset simclr-seed001 --data FOLDER"
-    world.say(closing_words(out, step, cfg.steps, resume_with or command_line(), Path(__file__), own_music))
+    world.say(runs.closing_words(out, step, cfg.steps, resume_with or runs.command_line(), Path(__file__), own_music))
     world.close()
     return out
 
@@ -249,11 +238,10 @@ def build_model(cfg: Config, data: Dataset) -> tuple[Contrastive, dict[str, Any]
     dim = out_dim(encoder, LogMel(**logmel_kwargs(cfg))(torch.zeros(2, 1, cfg.crop_samples)))
     card = {
         "encoder": cfg.encoder, "encoder_kwargs": kwargs, "out_dim": dim, "sample_rate": cfg.sample_rate,
-        "crop_samples": cfg.crop_samples, "logmel": logmel_kwargs(cfg), "data": data.name, "split": data.split("train"),
-        "split_protocol": data.protocol, "label": data.label, "classes": data.classes,
+        "crop_samples": cfg.crop_samples, "logmel": logmel_kwargs(cfg), **data.card(),
     }  # fmt: skip
     return Contrastive(encoder, Projector(dim, cfg.projection_dim, cfg.projector)), card
 
 
 if __name__ == "__main__":
-    guarded(lambda: main(parse(Config, CONFIGS)))
+    runs.guarded(lambda: main(parse(Config, CONFIGS)))

@@ -8,13 +8,17 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
+import fastaug
 from fastaug import Pipeline
 from fastaug.cli import main
-from fastaug.datasets.mtat import TAGS, find_mtat, read_mtat
+from fastaug.datasets.mtat import TAGS, UNITS, find_mtat, read_mtat
 from fastaug.datasets.shard import shard, shard_source
+from fastaug.ssl.data import discover
 from test_datasets import card, fields_by_path, plant
 
 Row = tuple[int, str, tuple[str, ...]]  # clip id, mp3_path, tags
@@ -238,6 +242,91 @@ def test_what_must_be_downloaded_is_named(tmp_path: Path) -> None:
         (tmp_path / f"mp3.zip.{part}").write_bytes(b"PK")
     with pytest.raises(FileNotFoundError, match=r"unpack mp3\.zip\.001, .*: cat mp3\.zip\.00\? > mp3\.zip"):
         shard_source(tmp_path)
+
+
+def tone(file: Path, hertz: float, rate: int = 16_000) -> np.ndarray:
+    """Writes 0.5 s at 16 kHz as mp3; returns what it decodes to."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(file, 0.5 * np.sin(2 * np.pi * hertz * np.arange(rate // 2) / rate), rate, format="MP3")
+    return fastaug.load(file)[0][0].numpy()
+
+
+TRACK_ROWS: list[Row] = [  # clips of the first track neither in the order of time nor of the alphabet
+    (2, "0/bach-album-01-prelude-117-146.mp3", ("choral", "slow")),
+    (6, "0/bach-album-01-prelude-0-29.mp3", ("classical",)),
+    (7, "0/bach-album-01-prelude-30-59.mp3", ("classical", "violin")),
+    (9, "0/bach-album-02-prelude-0-29.mp3", ()),
+    (10, "b/zoe-cd-01-rain-0-29.mp3", ("rock",)),
+    (13, "c/mia-cd-01-sun-0-29.mp3", ("pop",)),
+    (14, "d/mia-cd-02-moon-0-29.mp3", ("pop",)),
+]
+
+
+@few
+def test_tracks_are_their_clips_one_after_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = annotate(tmp_path / "mtat", TRACK_ROWS)
+    heard = {path: tone(root / path, 200.0 + 50 * i) for i, (_, path, _) in enumerate(TRACK_ROWS)}
+    assert main(["shard", str(root), str(tmp_path / "out"), "--unit", "track"]) == 0
+    assert "full 12:1:3 folder split" in capsys.readouterr().out
+    described = card(tmp_path / "out")
+    assert described["unit"] == "track" and described["split_protocol"].endswith(": 5/1/1 clips, joined to 5 tracks")
+    counts = {split: (c["records"], c["groups"], c["clips"]) for split, c in described["splits"].items()}
+    assert counts == {"train": (3, 3, 5), "valid": (1, 1, 1), "test": (1, 1, 1)}
+    assert discover(str(tmp_path / "out")).counts == {"tracks": 3, "clips": 5}
+    fields = fields_by_path(tmp_path / "out")["0/bach-album-01-prelude.flac"]
+    order = [f"0/bach-album-01-prelude-{span}.mp3" for span in ("0-29", "30-59", "117-146")]
+    assert fields["clips"] == order and fields["track"] == "bach-album-01-prelude"
+    assert fields["tags"] == ["classical", "slow", "violin", "choral"] and fields["artist"] == "bach"
+    pipe = Pipeline(tmp_path / "out", split="train", crop="whole", batch_size=3, shuffle=False, sample_rate=16_000,
+                    device="cpu")  # fmt: skip
+    batch = next(iter(pipe))
+    row = next(i for i, key in enumerate(batch.keys) if "prelude" in key and "01" in key)
+    joined = np.concatenate([heard[path] for path in order])
+    assert int(batch.lengths[row]) == len(joined)
+    np.testing.assert_allclose(batch.audio[row, 0, : len(joined)].numpy(), joined, atol=0.5001 / 32768)
+
+
+@few
+def test_crops_of_a_track_come_from_all_of_its_clips(tmp_path: Path) -> None:
+    """The two views of a pair: mostly of different clips, sometimes across a joint; of the clip unit never."""
+    root = annotate(tmp_path / "mtat", TRACK_ROWS[:3])
+    for i, (_, path, _) in enumerate(TRACK_ROWS[:3]):
+        tone(root / path, 500.0 * 2**i)
+    clips: dict[str, Counter[tuple[bool, ...]]] = {}
+    for unit in UNITS:
+        shard(root, tmp_path / unit, unit=unit, progress=False)
+        pipe = Pipeline(tmp_path / unit, split="train", crop="random", views=2, batch_size=64, epoch_size=64, seed=1,
+                        sample_rate=16_000, crop_samples=1_600, device="cpu")  # fmt: skip
+        spectra = torch.fft.rfft(next(iter(pipe)).audio[:, :, 0]).abs()
+        has = [spectra[..., round(500 * 2**i / 10)] > 30 for i in range(3)]  # bins of 10 Hz
+        pairs = torch.stack(has, dim=-1)
+        clips[unit] = Counter(
+            ("apart" if not (i & j).any() else "same", "across" if i.sum() > 1 or j.sum() > 1 else "within")
+            for i, j in zip(pairs[0], pairs[1], strict=True)
+        )
+    assert set(clips["clip"]) == {("same", "within")}
+    apart = sum(n for (pair, _), n in clips["track"].items() if pair == "apart")
+    assert apart > 20 and any(where == "across" for _, where in clips["track"])
+
+
+@few
+def test_a_track_with_an_unreadable_clip_is_listed_and_units_are_checked(tmp_path: Path) -> None:
+    root = annotate(tmp_path / "mtat", TRACK_ROWS)
+    for i, (_, path, _) in enumerate(TRACK_ROWS):
+        tone(root / path, 300.0 + 10 * i, rate=22_050 if i == 2 else 16_000)
+    (root / TRACK_ROWS[3][1]).write_bytes(b"no audio")
+    (root / TRACK_ROWS[4][1]).unlink()
+    with pytest.warns(UserWarning, match="3 files were left out"):
+        summary = shard(root, tmp_path / "out", unit="track", shard_records=1, progress=False)
+    reasons = {item.path: item.reason for item in summary.quarantined}
+    assert "16000" in reasons["0/bach-album-01-prelude.flac"] and "22050 Hz" in reasons["0/bach-album-01-prelude.flac"]
+    assert "a clip of it cannot be decoded" in reasons["0/bach-album-02-prelude.flac"]
+    assert "zoe-cd-01-rain-0-29.mp3" in reasons["b/zoe-cd-01-rain.flac"]
+    assert "train" not in card(tmp_path / "out")["splits"]
+    with pytest.raises(ValueError, match="the unit of MTAT must be one of clip, track, got 'song'"):
+        shard_source(root, unit="song")
+    with pytest.raises(ValueError, match="a unit is chosen for mtat only"):
+        shard_source(root, dataset="folder", unit="track")
 
 
 @few

@@ -132,9 +132,10 @@ def test_torchrun_trains_on_two_processes(music: Path, code: str, tmp_path: Path
     flags = {
         "--data": str(music), "--out": str(tmp_path), "--sample-rate": "8000", "--crop-samples": "4096",
         "--frontend": f"{code}:small_logmel", "--encoder": f"{code}:tiny", "--batch-size": "8", "--log-every": "2",
-        "--device": "cpu", "--steps": "2", "--projection-dim": "8",
+        "--device": "cpu", "--steps": "2", "--projection-dim": "8", "--mask-group": "label", "--accumulate": "2",
     }  # fmt: skip
     typed = [str(RECIPES / "cola.py"), *(word for pair in flags.items() for word in pair), "--no-tensorboard"]
+    typed += ["--recompute"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(command(*launch, *typed), capture_output=True, text=True, env=environment(), timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -193,7 +193,7 @@ def test_representation_z_and_a_second_run_that_decodes_nothing(
         ({"shots": "11"}, "11 shots: class 'high' has 10"),
         ({"shots": "1", "labels": "0.1"}, "exclude each other"),
         ({"protocol": "marble", "as_published": True}, "only thesis, clmr-v1, clmr-v2, cola have mistakes"),
-        ({"label": "genre"}, "a probe needs labels"),
+        ({"label": "genre"}, "no label 'genre'; there is label"),
         ({"transform": "clmr"}, "--transform is of finetune and scratch"),
         ({"mode": "finetune", "representation": "z"}, "--representation z is of frozen features"),
         ({"checkpoint": ("nowhere",)}, "no checkpoint at nowhere"),

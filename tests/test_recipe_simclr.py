@@ -189,9 +189,10 @@ def test_torchrun_trains_on_two_processes(music: Path, code: str, tmp_path: Path
     flags = {
         "--data": str(music), "--out": str(tmp_path), "--sample-rate": "8000", "--crop-samples": "4096",
         "--n-fft": "256", "--hop-length": "128", "--n-mels": "16", "--encoder": f"{code}:tiny", "--batch-size": "8",
-        "--log-every": "2", "--device": "cpu",
+        "--log-every": "2", "--device": "cpu", "--mask-group": "label",
     }  # fmt: skip
     typed = [str(RECIPES / "simclr_spec.py"), *(word for pair in flags.items() for word in pair), "--no-tensorboard"]
+    typed += ["--recompute"]
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     for steps in ("2", "4"):  # the second resumes
         done = subprocess.run(

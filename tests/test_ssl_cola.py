@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,24 +15,30 @@ from torch import Tensor, nn
 from fastaug.ssl.cola import Cola
 from fastaug.ssl.losses import pair_cross_entropy, triplet
 
-Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
 
 def pairs(rows: int, dim: int = 5) -> tuple[Tensor, Tensor]:
     made = torch.randn(2, rows, dim, generator=torch.Generator().manual_seed(rows))
     return made[0], made[0] + 0.7 * made[1]
 
 
-def entropy(queries: np.ndarray, keys: np.ndarray, temperature: float | None) -> tuple[float, float]:
-    """Sum by sum: one softmax a query, over all keys."""
+def others(i: int, groups: list[int]) -> list[int]:
+    """The negatives of a query."""
+    return [j for j in range(len(groups)) if j != i and not (groups[i] >= 0 and groups[i] == groups[j])]
+
+
+def entropy(
+    queries: np.ndarray, keys: np.ndarray, temperature: float | None, groups: list[int] | None = None
+) -> tuple[float, float]:
+    """Sum by sum: one softmax a query, over its own key and its negatives."""
     q, k = queries.astype(np.float64), keys.astype(np.float64)
     if temperature is not None:
         q, k = q / np.linalg.norm(q, axis=1, keepdims=True), k / np.linalg.norm(k, axis=1, keepdims=True)
     losses, found = [], 0
     for i in range(len(q)):
-        scores = [float(q[i] @ k[j]) / (temperature or 1.0) for j in range(len(k))]
-        losses.append(math.log(sum(math.exp(s) for s in scores)) - scores[i])
-        found += int(np.argmax(scores)) == i
+        asked = [i, *others(i, groups or [-1] * len(q))]
+        scores = [float(q[i] @ k[j]) / (temperature or 1.0) for j in asked]
+        losses.append(math.log(sum(math.exp(s) for s in scores)) - scores[0])
+        found += int(np.argmax(scores)) == 0
     return sum(losses) / len(q), found / len(q)
 
 
@@ -49,6 +54,38 @@ def test_cross_entropy_is_its_definition(rows: int, temperature: float | None) -
 def test_it_asks_in_one_direction() -> None:
     queries, keys = pairs(6)
     assert not torch.isclose(pair_cross_entropy(queries, keys)[0], pair_cross_entropy(keys, queries)[0])
+
+
+GROUPS = pytest.mark.parametrize(
+    "groups",
+    [[0, 1, 2, 3, 4, 5], [7, 7, 3, 3, 3, 1], [-1, -1, -1, 2, 2, -1], [5] * 6],
+    ids=["alone", "some", "-1", "all"],
+)
+
+
+@GROUPS
+def test_keys_of_the_own_group_are_no_negatives(groups: list[int]) -> None:
+    queries, keys = pairs(6)
+    for temperature in (None, 0.2):
+        loss, found = pair_cross_entropy(queries, keys, temperature, groups=torch.tensor(groups))
+        expected, share = entropy(queries.numpy(), keys.numpy(), temperature, groups)
+        assert loss.item() == pytest.approx(expected, rel=1e-5, abs=1e-6) and found.item() == pytest.approx(share)
+
+
+@GROUPS
+def test_triplet_leaves_keys_of_the_own_group_out(groups: list[int]) -> None:
+    queries, keys = pairs(6)
+    q, k = (torch.nn.functional.normalize(t.double(), dim=1) for t in (queries, keys))
+    d = ((q[:, None] - k[None]) ** 2).sum(2).tolist()
+    terms, found = [], 0
+    for i in range(6):
+        hinges = [max(0.0, 0.5 + d[i][i] - d[i][j]) for j in others(i, groups)]
+        terms.append(sum(hinges) / max(len(hinges), 1))
+        found += all(d[i][i] < d[i][j] for j in others(i, groups))
+    loss, share = triplet(queries, keys, 0.5, groups=torch.tensor(groups))
+    assert loss.item() == pytest.approx(sum(terms) / 6, rel=1e-5, abs=1e-7) and share.item() == pytest.approx(found / 6)
+    if groups == [0, 1, 2, 3, 4, 5]:
+        assert torch.equal(loss, triplet(queries, keys, 0.5)[0])
 
 
 @pytest.mark.parametrize("margin", [0.1, 0.5, 2.0])
@@ -96,6 +133,8 @@ def test_wrong_arguments_are_named() -> None:
     for loss in (pair_cross_entropy, triplet):
         with pytest.raises(ValueError, match="queries and keys must both be"):
             loss(torch.zeros(3, 2), torch.zeros(4, 2))
+        with pytest.raises(ValueError, match=r"groups must be \(3,\), got \(4,\)"):
+            loss(*pairs(3), groups=torch.zeros(4, dtype=torch.int64))
     with pytest.raises(ValueError, match="temperature must be > 0"):
         pair_cross_entropy(*pairs(3), temperature=0.0)
     with pytest.raises(ValueError, match="margin must be > 0"):
@@ -112,9 +151,15 @@ def _model_and_views() -> tuple[Cola, Tensor]:
     return Cola(nn.Linear(6, 8), 8, projection_dim=4), torch.randn(2, 8, 6)
 
 
-def _losses(model: nn.Module, views: Tensor) -> Tensor:
+#: Of the eight examples; two groups have members in both processes.
+IN_GROUPS = torch.tensor([4, 4, 9, -1, 4, 9, -1, 1])
+
+
+def _losses(model: nn.Module, views: Tensor, groups: Tensor) -> Tensor:
     asked, _, found = model(views)
-    return pair_cross_entropy(asked, found)[0] + pair_cross_entropy(asked, found, 0.2)[0] + triplet(asked, found)[0]
+    plain = pair_cross_entropy(asked, found)[0] + pair_cross_entropy(asked, found, 0.2)[0] + triplet(asked, found)[0]
+    masked = pair_cross_entropy(asked, found, groups=groups)[0] + triplet(asked, found, groups=groups)[0]
+    return plain + masked + pair_cross_entropy(asked, found, 0.2, groups=groups)[0]
 
 
 def _train_step(rank: int, folder: str) -> None:
@@ -123,7 +168,7 @@ def _train_step(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=WORLD)
     model, views = _model_and_views()
     parallel = torch.nn.parallel.DistributedDataParallel(model)  # its hooks end with it
-    loss = _losses(parallel, views[:, rank::WORLD])
+    loss = _losses(parallel, views[:, rank::WORLD], IN_GROUPS[rank::WORLD])
     loss.backward()
     torch.save({"loss": loss.detach(), "grads": [p.grad for p in model.parameters()]}, f"{folder}/{rank}.pt")
     dist.barrier()  # a process that leaves first takes gloo's connections with it and aborts the other
@@ -132,7 +177,9 @@ def _train_step(rank: int, folder: str) -> None:
 
 def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
     model, views = _model_and_views()
-    loss = _losses(model, views)
+    loss = _losses(model, views, IN_GROUPS)
+    plain = _losses(model, views, torch.full((8,), -1))
+    assert not torch.isclose(loss, plain)
     loss.backward()
     mp.spawn(_train_step, args=(str(tmp_path),), nprocs=WORLD)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]

@@ -11,14 +11,24 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torch import nn
 
 from fastaug.ssl.checkpoint import save_model
+from fastaug.ssl.cola import Cola
 from fastaug.ssl.data import discover
 from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN
 from fastaug.ssl.probe.cache import FeatureCache, file_hash, stamp
 from fastaug.ssl.probe.features import Features, join
 from fastaug.ssl.probe.protocols import DEFAULT, PROTOCOLS
-from fastaug.ssl.probe.representations import Extractor, checkpoint, divide, load_projector, statistics, three_parts
+from fastaug.ssl.probe.representations import (
+    Extractor,
+    checkpoint,
+    divide,
+    load_projector,
+    reset,
+    statistics,
+    three_parts,
+)
 from fastaug.ssl.probe.table import probe_table
 
 RATE, CROP = 8000, 2048
@@ -178,6 +188,18 @@ def test_projectors_come_back_and_their_absence_is_said(tmp_path: Path) -> None:
         projector = load_projector(run(tmp_path / kind, kind=kind), CARD)
         assert projector(torch.zeros(1, 32)).shape == (1, dim)
         assert (projector(torch.ones(1, 32)) != 0).any()
+    cola = Cola(SampleCNN(strides=(2,) * 9, width=0.0625), 32, projection_dim=6)
+    save_model(tmp_path / "cola", cola, CARD)
+    head = load_projector(tmp_path / "cola", CARD).eval()
+    h = torch.randn(3, 32)
+    assert torch.equal(head(h), cola.eval().projector(h))
+    fresh = reset(head)
+    assert not torch.equal(fresh(h), head(h)) and torch.equal(head(h), cola.projector(h))
+    save_model(tmp_path / "odd", Contrastive(cola.encoder, nn.Sequential(nn.Linear(32, 4))), CARD)
+    with pytest.raises(ValueError, match=r"takes CLMR's projector or COLA's, not one of 0.bias, 0.weight"):
+        load_projector(tmp_path / "odd", CARD)
+    with pytest.raises(ValueError, match="its projector does not fit an encoder of 16 dimensions"):
+        load_projector(tmp_path / "mlp", {**CARD, "out_dim": 16})
     with pytest.raises(ValueError, match="holds no projector: --representation z"):
         load_projector(run(tmp_path / "none", kind="identity"), CARD)
 

@@ -29,9 +29,9 @@ from fastaug.ssl.fusion.model import (
     two_views,
 )
 from fastaug.ssl.fusion.probe import decision_weight, join_seeds
-from fastaug.ssl.fusion.published import SOURCE, results, source_tables
+from fastaug.ssl.fusion.published import SOURCE, record, source_tables
 from fastaug.ssl.losses import nt_xent
-from fastaug.ssl.probe.results import append, read
+from fastaug.ssl.probe.results import read
 
 LOGMEL = {"n_fft": 256, "hop_length": 128, "n_mels": 16, "sample_rate": 8_000, "normalise": "clip"}
 ENCODERS = ("fastaug.ssl.fusion.encoders:BranchCNN", "fastaug.ssl.fusion.encoders:SpectrogramCNN")
@@ -44,13 +44,14 @@ def build(fusion: str) -> tuple[Any, dict[str, Any]]:
     return fused_encoder(fusion, *ENCODERS, LOGMEL, sample_rate=8_000, width=0.0625)
 
 
-def written_out(z_a: np.ndarray, z_s: np.ndarray, temperature: float) -> float:
+def written_out(z_a: np.ndarray, z_s: np.ndarray, temperature: float, groups: list[int] | None = None) -> float:
     """Both directions, sum by sum, in float64."""
     a, s = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (z_a.astype(np.float64), z_s.astype(np.float64)))
     losses = []
     for anchors, keys in ((a, s), (s, a)):
         for b in range(len(a)):
-            denominator = sum(math.exp(anchors[b] @ keys[k] / temperature) for k in range(len(a)))
+            asked = [k for k in range(len(a)) if k == b or groups is None or groups[k] != groups[b]]
+            denominator = sum(math.exp(anchors[b] @ keys[k] / temperature) for k in asked)
             losses.append(-math.log(math.exp(anchors[b] @ keys[b] / temperature) / denominator))
     return sum(losses) / len(losses)
 
@@ -64,11 +65,28 @@ def test_the_cross_format_loss_is_the_written_out_sum(temperature: float, rows: 
     assert float(cross_format(z_s, 7 * z_a, temperature)) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
+def test_examples_of_one_group_are_no_negatives_in_any_kind_of_fusion() -> None:
+    groups = [3, 1, 3, 3, 2, 1]
+    z = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(1))
+    ids = torch.tensor(groups)
+    joint = contrast(z[:2], True, 0.2, ids)["joint"]
+    assert float(joint) == pytest.approx(written_out(z[0].numpy(), z[1].numpy(), 0.2, groups), rel=1e-5)
+    two, four = contrast(z[:2], False, 0.2, ids), contrast(z, False, 0.2, ids)
+    assert torch.equal(two["views"], nt_xent(z[0], z[1], 0.2, groups=ids)) and list(two) == ["views"]
+    assert list(four) == ["audio", "spectrogram"] and torch.equal(four["audio"], two["views"])
+    assert torch.equal(four["spectrogram"], nt_xent(z[2], z[3], 0.2, groups=ids))
+    assert float(two["views"]) < float(contrast(z[:2], False, 0.2)["views"])
+
+
 def test_the_cross_format_loss_says_what_is_wrong() -> None:
     with pytest.raises(ValueError, match=r"both must be \(B, D\)"):
         cross_format(torch.randn(2, 3), torch.randn(3, 3))
     with pytest.raises(ValueError, match="temperature must be > 0"):
         cross_format(torch.randn(2, 3), torch.randn(2, 3), 0.0)
+
+
+#: Two of the groups have members in both processes.
+IN_GROUPS = torch.tensor([4, 4, 9, -1, 4, 9, -1, 1])
 
 
 def _models_and_inputs() -> tuple[nn.Module, Tensor, Tensor]:
@@ -90,7 +108,7 @@ def _step(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     models, a, s = _models_and_inputs()
     parallel = nn.parallel.DistributedDataParallel(_Both(models))
-    loss = cross_format(*parallel(a[rank::2], s[rank::2]), 0.2)
+    loss = cross_format(*parallel(a[rank::2], s[rank::2]), 0.2, IN_GROUPS[rank::2])
     loss.backward()
     torch.save({"loss": loss.detach(), "grads": [p.grad for p in models.parameters()]}, f"{folder}/{rank}.pt")
     dist.barrier()
@@ -99,7 +117,8 @@ def _step(rank: int, folder: str) -> None:
 
 def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
     models, a, s = _models_and_inputs()
-    loss = cross_format(*_Both(models)(a, s), 0.2)
+    loss = cross_format(*_Both(models)(a, s), 0.2, IN_GROUPS)
+    assert not torch.isclose(loss, cross_format(*_Both(models)(a, s), 0.2))
     loss.backward()
     expected = torch.cat([p.grad.flatten() for p in models.parameters() if p.grad is not None])
     mp.spawn(_step, args=(str(tmp_path),), nprocs=2)
@@ -271,7 +290,7 @@ def test_the_tables_stand_beside_what_was_published() -> None:
 def test_results_of_the_tables_are_recorded_once_each(tmp_path: Path) -> None:
     rows = {"audio": {"accuracy": [0.5, 0.6]}, "decision level": {"accuracy": [0.25], "weight": [0.3]}}
     data = Dataset("set", ("train",), "genre", "tiny", "by hand", ("a", "b"))
-    append(tmp_path / "r.csv", results({"all": rows}, data, "fusion --tables", "fusion-demo", torch.device("cpu")))
+    record(tmp_path / "r.csv", {"all": rows}, data, "fusion --tables", "fusion-demo", torch.device("cpu"))
     found = {r.system: r for r in read(tmp_path / "r.csv")}
     assert set(found) == {"audio", "decision level"}  # "audio: all" of table 1 is the same run
     assert found["audio"].seeds == 2 and found["audio"].mean == pytest.approx(0.55)

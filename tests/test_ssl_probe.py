@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fastaug.ssl.probe.features import Features, calibrate_batch_norm, extract, logmel_statistics
-from fastaug.ssl.probe.heads import Head, clip_logits, evaluate
+from fastaug.ssl.probe.heads import Head, clip_logits, evaluate, predict
 from fastaug.ssl.probe.table import ProbeTable, Row
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors this small are slower on several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def blobs(clips: int, seed: int, noise: float = 1.0, classes: int = 3) -> Features:
@@ -48,6 +59,31 @@ def test_heads_are_deterministic_and_leave_global_randomness_alone(kind: str) ->
     torch.rand(3)
     assert torch.equal(Head(kind, seed=4).fit(train, valid, 3)(test), first)
     assert not torch.equal(Head(kind, seed=5).fit(train, valid, 3)(test), first)
+
+
+def test_standardisation_is_over_the_training_segments_alone() -> None:
+    train, valid = blobs(30, 0), blobs(30, 1)
+    valid.values = valid.values * 3 + 7
+    head = Head().fit(train, valid, 3, epochs=5)
+    values = train.values.double().numpy()
+    np.testing.assert_allclose(head.mean, values.mean(0), rtol=1e-4)
+    deviation = values.std(0)  # of all segments: divided by n
+    np.testing.assert_allclose(head.scale[:5].numpy() * deviation[:5], np.ones(5), rtol=1e-4)
+    assert head.scale[5] == 0  # a constant carries nothing
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp", "knn"])
+def test_test_clips_decide_nothing(kind: str) -> None:
+    """Neither when to stop nor how features are scaled, and a clip's prediction is its own."""
+    train, valid, test, other = (blobs(24, s, noise=3.0) for s in range(4))
+    other.values = other.values * 5 - 9
+    said, again = predict(kind, train, (valid, test), 3), predict(kind, train, (valid, other), 3)
+    assert torch.equal(said[0].logits, again[0].logits)
+    few = predict(kind, train, (valid, test.select(torch.arange(5))), 3)[1]
+    torch.testing.assert_close(few.logits, said[1].logits[:5])
+    if kind != "knn":
+        assert torch.equal(said[1].logits, Head(kind).fit(train, valid, 3)(test))
+        assert not torch.equal(said[1].logits, Head(kind).fit(train, test, 3)(test))
 
 
 def test_early_stopping_restores_the_best_weights() -> None:

@@ -43,7 +43,8 @@ def test_resolved_settings_equal_the_table(name: str) -> None:
 def test_networks_of_the_sources_that_train_one() -> None:
     cola, v2 = PROTOCOLS["cola"].network, PROTOCOLS["clmr-v2"].network
     assert (cola.lr, cola.batch_size, cola.epochs, cola.decay, cola.clip) == (1e-4, 64, 64, 0.97, 1.0)
-    assert PROTOCOLS["cola"].network_hidden == (512, 256)
+    assert PROTOCOLS["cola"].network_hidden == (512, 256) and PROTOCOLS["cola"].network_tanh
+    assert not any(p.network_tanh for name, p in PROTOCOLS.items() if name != "cola")
     assert (v2.optimiser, v2.lr, v2.weight_decay, v2.plateau) == ("sgd", 3e-4, 1e-6, (0.2, 5))
     assert all(p.network.keep == "best" for p in PROTOCOLS.values())
 
@@ -56,7 +57,8 @@ def test_mistakes_are_offered_on_request_only_and_said() -> None:
     v1, v2 = (choose_protocol(n, True) for n in ("clmr-v1", "clmr-v2"))
     assert v1.head.keep == v2.head.keep == "last" and not v1.head.shuffle and v2.network.patience is None
     assert choose_protocol("thesis", True).share == "label sets"
-    assert choose_protocol("cola", True).test_crops == "random"
+    cola = choose_protocol("cola", True)
+    assert (cola.test_crops, cola.split, PROTOCOLS["cola"].split) == ("random", "random", "own")
     with pytest.raises(ValueError, match="only thesis, clmr-v1, clmr-v2, cola have mistakes to repeat, not marble"):
         choose_protocol("marble", True)
     with pytest.raises(ValueError, match="protocol must be one of default, thesis, .*got 'thesus'"):

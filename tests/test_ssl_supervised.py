@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from fastaug.shards.opening import open_source
 from fastaug.shards.source import Source, subset
 from fastaug.ssl.checkpoint import STATE, load_encoder, save_model
+from fastaug.ssl.cola import Cola
 from fastaug.ssl.data import discover
 from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN
 from fastaug.ssl.probe import supervised
@@ -243,3 +245,40 @@ def test_fine_tuning_starts_at_the_checkpoint(music: Path, tmp_path: Path) -> No
     (saved,) = tmp_path.glob("finetune-*")
     tuned = load_encoder(saved)[0]
     assert all(torch.equal(a, b) for a, b in zip(tuned.parameters(), start.parameters(), strict=True))
+
+
+def test_colas_classifier_begins_with_its_projection(music: Path, tmp_path: Path) -> None:
+    """Dropout, linear, layer norm, tanh, then 256 and the classes; pre-trained where the checkpoint has it."""
+    pre_trained = Cola(encoder(5), 32, projection_dim=16)
+    save_model(tmp_path / "run", pre_trained, CARD)
+    save_model(tmp_path / "other", Contrastive(encoder(5), Projector(32, 8)), CARD)
+    still = dataclasses.replace(with_network(epochs=1, lr=0.0), network_hidden=(16, 8), network_tanh=True)
+    found = {}
+    for mode, name in (("finetune", "run"), ("finetune", "other"), ("scratch", "none")):
+        checkpoints = [] if mode == "scratch" else [tmp_path / name]
+        supervised_table(mode, str(music), checkpoints, card=CARD, seeds=(0,), protocol=still, folder=tmp_path / name)
+        (saved,) = (tmp_path / name).glob(f"{mode}-*")
+        state = load_file(saved / "model.safetensors")
+        found[name] = {k: v for k, v in state.items() if k.startswith("head.")}
+        shapes = {k: tuple(v.shape) for k, v in found[name].items() if k.endswith("weight")}
+        assert shapes == {
+            "head.0.1.weight": (16, 32), "head.0.2.weight": (16,), "head.1.0.weight": (8, 16), "head.2.weight": (2, 8),
+        }  # fmt: skip
+    projection = pre_trained.projector.state_dict()
+    assert torch.equal(found["run"]["head.0.1.weight"], projection["1.weight"])
+    assert not torch.equal(found["other"]["head.0.1.weight"], projection["1.weight"])
+    model = supervised.Classifier(encoder(), 32, 2, (16, 8), supervised.cola_head(32, 16, 0.1))
+    assert [type(m).__name__ for m in model.head[0]] == ["Dropout", "Linear", "LayerNorm", "Tanh"]
+    wider = dataclasses.replace(still, network_hidden=(17, 8))
+    assert supervised._projection(tmp_path / "run", CARD, wider) is None
+
+
+def test_as_published_the_clips_are_split_at_random(music: Path, tmp_path: Path) -> None:
+    """Of 32 clips a fifth is for testing, whichever split they are of; the table says so."""
+    save_model(tmp_path / "run", Contrastive(encoder(), Projector(32, 8)), CARD)
+    random = dataclasses.replace(with_network(epochs=1), split="random")
+    probed = probe_table(str(music), [tmp_path / "run"], seeds=(0,), protocol=random)
+    trained = supervised_table("scratch", str(music), card=CARD, seeds=(0,), protocol=random)
+    for table in (probed, trained):
+        assert table.clips == {"train": 20, "valid": 6, "test": 6}
+        assert "split: at random, as published (60/20/20 by key" in table.about

@@ -27,6 +27,7 @@ from fastaug.ssl.checkpoint import build_encoder, load_encoder, save_model
 from fastaug.ssl.convert import convert_clmr
 from fastaug.ssl.embed import embed
 from fastaug.ssl.encoders import STRIDES, Contrastive, Projector, SampleCNN
+from fastaug.ssl.probe.representations import load_projector
 
 RATE, CROP = 8_000, 20_736
 
@@ -238,6 +239,49 @@ def test_published_checkpoints_give_the_same_embeddings(
 
         weights = load_file(tmp_path / "out" / "model.safetensors")
         assert torch.equal(weights["projector.layers.2.weight"], head[2].weight)
+
+
+@pytest.mark.parametrize(("layout", "z"), [("v1", 128), ("v2", 64), ("Lightning", 64)])
+def test_the_published_sizes(layout: str, z: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2,368,512 parameters; 59,049 samples at 22,050 Hz to 512; projected to 128 by the first code, then to 64."""
+    net = published(STRIDES[22_050], scale=1)
+    assert sum(p.numel() for p in net.parameters()) == 2_368_512
+    head = nn.Sequential(nn.Linear(512, 512, bias=False), nn.ReLU(), nn.Linear(512, z, bias=False))
+    save_as(layout, net, head, tmp_path / "clmr.pt", monkeypatch)
+    encoder = fastaug.ssl.load(convert_clmr(tmp_path / "clmr.pt", tmp_path / "out"))
+    assert (encoder.sample_rate, encoder.crop_samples, encoder.out_dim) == (22_050, 59_049, 512)
+    assert sum(p.numel() for p in encoder.parameters()) == 2_368_512
+    projector = load_projector(tmp_path / "out", encoder.card)
+    h = torch.randn(2, 512)
+    torch.testing.assert_close(projector(h), head(h))
+
+
+def test_names_that_are_not_clmrs_are_said(tmp_path: Path) -> None:
+    net = {f"encoder.sequential.{k}": v for k, v in published(STRIDES[RATE]).state_dict().items()}
+    square, last = torch.zeros(32, 32), torch.zeros(6, 32)
+    wrong = {
+        r"model\.loss\.weight is not of a CLMR checkpoint": {"model.loss.weight": square},
+        r'Unexpected key\(s\) in state_dict: "sequential\.0\.7\.weight"': {"encoder.sequential.0.7.weight": square},
+        r"found projector\.0\.weight \(32, 32\)$": {"projector.0.weight": square},
+        r"projector\.1\.bias \(6,\)": {
+            "projector.0.weight": square, "projector.2.weight": last, "projector.1.bias": torch.zeros(6),
+        },
+        r"found projector\.0\.weight \(6, 32\)": {"projector.0.weight": last, "projector.2.weight": last},
+        "holds encoder.sequential.0.0.weight twice": {"model.encoder.sequential.0.0.weight": torch.zeros(8, 1, 3)},
+    }  # fmt: skip
+    for message, more in wrong.items():
+        torch.save({**net, **more}, tmp_path / "wrong.pt")
+        with pytest.raises(ValueError, match=message):
+            convert_clmr(tmp_path / "wrong.pt", tmp_path / "out")
+    torch.save({k: v for k, v in net.items() if not k.endswith("4.1.running_var")}, tmp_path / "wrong.pt")
+    with pytest.raises(ValueError, match=r"sequential\.4\.1\.running_var"):
+        convert_clmr(tmp_path / "wrong.pt", tmp_path / "out")
+    (tmp_path / "cut.safetensors").write_bytes(b"12345678")
+    with pytest.raises(ValueError, match="cut.safetensors: not a readable safetensors file"):
+        convert_clmr(tmp_path / "cut.safetensors", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    torch.save({**net, **{f"model.{k}": v for k, v in net.items()}}, tmp_path / "twice.pt")  # as Lightning has them
+    assert convert_clmr(tmp_path / "twice.pt", tmp_path / "out").is_file()
 
 
 def test_what_cannot_be_converted_says_why(tmp_path: Path) -> None:

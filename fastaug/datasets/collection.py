@@ -25,6 +25,7 @@ class AudioCollection:
         group_field: field that names the track or artist.
         licence: licence of the recordings, if known.
         left_out: recordings of the dataset that are known to be broken, for the quarantine list.
+        unit: what an entry is: a "clip", or a "track" whose field ``clips`` lists what it was joined from.
     """
 
     name: str
@@ -34,6 +35,7 @@ class AudioCollection:
     group_field: str | None = None
     licence: str | None = None
     left_out: list[Quarantined] = field(default_factory=list)
+    unit: str = "clip"
 
 
 def audio_files(root: Path) -> list[Path]:

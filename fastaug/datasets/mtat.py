@@ -14,14 +14,17 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from fastaug.datasets.collection import AudioCollection, warn_of_missing
+from fastaug.datasets.tracks import join_tracks
 from fastaug.shards.entries import SPLITS, Entry, Quarantined
 
-__all__ = ["PROTOCOLS", "TAGS", "find_mtat", "read_mtat"]
+__all__ = ["PROTOCOLS", "TAGS", "UNITS", "find_mtat", "read_mtat"]
 
 PROTOCOLS = ("full", "clean", "artist-disjoint")
+UNITS = ("clip", "track")
 
 #: The order of musicnn-training's output_labels_mtt.txt. Other lists swap "metal" and "female voice".
 TAGS = (
@@ -61,7 +64,7 @@ def find_mtat(root: str | os.PathLike[str]) -> Path | None:
     return path if path.is_file() else None
 
 
-def read_mtat(root: str | os.PathLike[str], protocol: str = "full") -> AudioCollection:
+def read_mtat(root: str | os.PathLike[str], protocol: str = "full", unit: str = "clip") -> AudioCollection:
     """MagnaTagATune: the field ``tags`` (names, [] for none of the 50), ``track`` and ``artist`` from the file name.
 
     ``root`` holds annotations_final.csv and the folders 0 to 9 and a to f, these directly or in ``mp3`` or ``audio``.
@@ -71,16 +74,20 @@ def read_mtat(root: str | os.PathLike[str], protocol: str = "full") -> AudioColl
         root: the folder.
         protocol: "full" (18,706/1,825/5,329 clips), "clean" (published as 15,244 to 15,247/1,529/4,332), or
             "artist-disjoint": full without the valid clips of artists in train and the test clips of artists in either.
+        unit: "clip", or "track": the clips of a track joined, as in CLMR's first code; for pre-training (scores are of
+            clips everywhere).
 
     Raises:
         FileNotFoundError: annotations_final.csv or all of the audio is missing; says where it comes from.
-        ValueError: unknown protocol, or a malformed line, by its number.
+        ValueError: unknown protocol or unit, or a malformed line, by its number.
 
     Warns:
         UserWarning: the list does not have 25,863 clips, or files are missing.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"the protocol of MTAT must be one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+    if unit not in UNITS:
+        raise ValueError(f"the unit of MTAT must be one of {', '.join(UNITS)}, got {unit!r}")
     path = find_mtat(root)
     if path is None:
         raise FileNotFoundError(f"{Path(root) / _ANNOTATIONS} does not exist; it comes with the audio from {_SITE}")
@@ -98,7 +105,7 @@ def read_mtat(root: str | os.PathLike[str], protocol: str = "full") -> AudioColl
         entries = _artist_disjoint(entries)
     warn_of_missing(entries, f"clips of {path.name}", audio)
     counts = Counter(entry.split for entry in entries)
-    return AudioCollection(
+    found = AudioCollection(
         name="MTAT",
         entries=entries,
         labels={"tags": TAGS},
@@ -107,6 +114,15 @@ def read_mtat(root: str | os.PathLike[str], protocol: str = "full") -> AudioColl
         licence="CC BY-NC-SA 3.0",
         left_out=[Quarantined(name, _BROKEN_REASON) for clip, name, _ in rows if clip in _BROKEN],
     )
+    if unit == "clip":
+        return found
+    return join_tracks(replace(found, entries=sorted(entries, key=_place)))
+
+
+def _place(entry: Entry) -> tuple[str, int]:
+    """Where a clip belongs among those of its track: by the second at which it starts, which its name gives."""
+    start = re.search(r"-(\d+)-\d+\.[^.]*$", entry.path)
+    return entry.fields["track"], int(start[1]) if start else 0
 
 
 def _audio_folder(root: Path) -> Path:

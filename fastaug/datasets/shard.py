@@ -31,6 +31,7 @@ def shard(
     manifest: str | os.PathLike[str] | None = None,
     protocol: str | None = None,
     subset: str | None = None,
+    unit: str | None = None,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     seed: int = 0,
     name: str | None = None,
@@ -49,6 +50,7 @@ def shard(
         dataset: ``"folder"``, ``"manifest"``, ``"gtzan"``, ``"mtat"`` or ``"fma"``; default: recognised.
         manifest: CSV, TSV or JSONL whose paths start from ``source``.
         protocol: of MTAT: ``"full"`` (default), ``"clean"`` or ``"artist-disjoint"``.
+        unit: of MTAT: ``"clip"`` (default) or ``"track"``: the clips of each track joined, re-encoded as FLAC.
         subset: of FMA: ``"small"``, ``"medium"``, ``"large"`` or ``"full"``; default: the only one there is.
         fractions: shares of train, valid and test where the source names no splits; ``(1, 0, 0)``: all in train.
             Groups stay together, labels in proportion.
@@ -62,7 +64,7 @@ def shard(
     Raises:
         FileNotFoundError, NotADirectoryError, FileExistsError, ValueError: naming what was expected.
     """
-    found = shard_source(source, dataset=dataset, manifest=manifest, protocol=protocol, subset=subset)
+    found = shard_source(source, dataset=dataset, manifest=manifest, protocol=protocol, subset=subset, unit=unit)
     entries, how = found.entries, found.protocol
     if not how:
         label = next(iter(found.labels), None)
@@ -80,6 +82,7 @@ def shard(
         licence=licence or found.licence,
         left_out=found.left_out,
         group_field=found.group_field,
+        unit=found.unit,
         seed=seed,
         shard_records=shard_records,
         shard_bytes=shard_bytes,
@@ -97,6 +100,7 @@ def shard_source(
     manifest: str | os.PathLike[str] | None = None,
     protocol: str | None = None,
     subset: str | None = None,
+    unit: str | None = None,
 ) -> AudioCollection:
     """Recognises what a path holds and lists its recordings, without opening them.
 
@@ -105,7 +109,7 @@ def shard_source(
 
     Raises:
         FileNotFoundError: there is no such path.
-        ValueError: unknown ``dataset``, ``protocol`` or ``subset``, or they contradict the path or each other.
+        ValueError: unknown ``dataset``, ``protocol``, ``unit`` or ``subset``, or they contradict the path or another.
     """
     path = Path(source)
     if dataset is not None and dataset not in DATASETS:
@@ -120,6 +124,8 @@ def shard_source(
     kind = "manifest" if manifest is not None else dataset or _recognise(path)
     if protocol is not None and kind != "mtat":
         raise ValueError(f"a protocol is chosen for mtat only, and {path} is {kind}")
+    if unit is not None and kind != "mtat":
+        raise ValueError(f"a unit is chosen for mtat only, and {path} is {kind}")
     if subset is not None and kind != "fma":
         raise ValueError(f"a subset is chosen for fma only, and {path} is {kind}")
     if manifest is not None:
@@ -131,7 +137,7 @@ def shard_source(
     if kind == "gtzan":
         return read_gtzan(path)
     if kind == "mtat":
-        return read_mtat(path, protocol or "full")
+        return read_mtat(path, protocol or "full", unit or "clip")
     return read_fma(path, subset) if kind == "fma" else read_folder(path)
 
 

@@ -47,6 +47,7 @@ def write_shards(
     licence: str | None = None,
     left_out: Sequence[Quarantined] = (),
     group_field: str | None = None,
+    unit: str = "clip",
     seed: int = 0,
     shard_records: int = 1000,
     shard_bytes: int = 512 * 2**20,
@@ -70,6 +71,7 @@ def write_shards(
         licence: licence of the recordings, if known.
         left_out: files that are not among the entries but belong on the quarantine list.
         group_field: field that names the track or artist. A group in two splits gives a warning.
+        unit: what a record is; not of a "clip": the clips in its field ``clips`` are counted in dataset.json too.
         seed: of the record order.
         shard_records, shard_bytes: a new shard begins before one of these is exceeded.
         workers: threads that read, probe or call ``Entry.audio``; default the number of usable cores.
@@ -110,10 +112,12 @@ def write_shards(
             "labels": specs,
             "default_label": next(iter(specs), None),
             "group_field": group_field,
+            "unit": unit,
             "splits": {split: _split_card(shards) for split, shards in splits.items() if shards},
             "quarantine": "quarantine.jsonl" if quarantined else None,
             "seed": seed,
         }
+        _count(card, ordered, {q.path for q in quarantined})
         _finish(partial, out, card, quarantined)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -125,6 +129,21 @@ def write_shards(
 
 def _split_card(shards: list[dict[str, Any]]) -> dict[str, Any]:
     return {"records": sum(shard["records"] for shard in shards), "shards": shards}
+
+
+def _count(card: dict[str, Any], entries: Iterable[Entry], left_out: set[str]) -> None:
+    """Adds to each split of the card how many groups it holds, and how many clips its records were made of."""
+    groups: dict[str, set[Any]] = {split: set() for split in SPLITS}
+    clips = dict.fromkeys(SPLITS, 0)
+    for entry in entries:
+        if entry.path not in left_out:
+            groups[entry.split].add(entry.fields.get(card["group_field"]))
+            clips[entry.split] += len(entry.fields.get("clips", ()))
+    for split, content in card["splits"].items():
+        if card["group_field"] is not None:
+            content["groups"] = len(groups[split] - {None})
+        if card["unit"] != "clip":
+            content["clips"] = clips[split]
 
 
 def usable_cores() -> int:
@@ -189,7 +208,10 @@ def _summary(out: Path, card: dict[str, Any], quarantined: list[Quarantined], le
 def _load(entry: Entry, probe: bool) -> bytes | Quarantined:
     """The bytes of an entry, or the reason why it cannot be used."""
     if callable(entry.audio):
-        data = entry.audio()
+        try:
+            data = entry.audio()
+        except OSError as error:
+            return Quarantined(entry.path, str(error))
     elif isinstance(entry.audio, bytes):
         data = entry.audio
     else:

@@ -36,7 +36,7 @@ def save_model(folder: Path, model: nn.Module, card: dict[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     write_whole(folder / MODEL, lambda partial: save_file(weights, partial, metadata={"card": json.dumps(card)}))
-    write_whole(folder / CARD, lambda partial: partial.write_text(json.dumps(card, indent=2) + "\n"))
+    write_json(folder / CARD, card)
     return folder / MODEL
 
 
@@ -62,6 +62,12 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
         kept = "; the one from before is intact" if file.exists() else ""
         raise OSError(f"{file} cannot be written: {error}{kept}") from error
     _sync_folder(file.parent)
+
+
+def write_json(file: Path, values: dict[str, Any]) -> None:
+    """``values`` as readable JSON, all or nothing as ``write_whole``."""
+    text = json.dumps(values, indent=2) + "\n"
+    write_whole(file, lambda partial: partial.write_text(text))
 
 
 def _sync_folder(folder: Path) -> None:
@@ -96,9 +102,23 @@ def read_card(path: str | Path) -> tuple[Path, dict[str, Any]]:
     return file, card
 
 
+def check_card(card: dict[str, Any], where: str | Path, *keys: str) -> None:
+    """Raises a ValueError where ``card`` lacks one of ``keys``."""
+    for key in keys:
+        if key not in card:
+            raise ValueError(f"{where}: its card has no {key!r}")
+
+
 def build_encoder(card: dict[str, Any]) -> nn.Module:
-    """The encoder that a card describes, freshly initialised."""
-    encoder, _ = call_with(resolve(card["encoder"], "fastaug.ssl.encoders"), **card["encoder_kwargs"])
+    """The encoder that a card describes, freshly initialised.
+
+    Raises:
+        ValueError: there is none of that name, or it takes other arguments.
+    """
+    encoder, passed = call_with(resolve(card["encoder"], "fastaug.ssl.encoders"), **card["encoder_kwargs"])
+    unknown = sorted(card["encoder_kwargs"].keys() - passed.keys())
+    if unknown:
+        raise ValueError(f"the card's encoder {card['encoder']} takes no argument {unknown[0]!r}")
     if not isinstance(encoder, nn.Module):
         raise ValueError(f"encoder {card['encoder']} gave a {type(encoder).__name__}, expected an nn.Module")
     return encoder
@@ -113,6 +133,7 @@ def load_encoder(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     from safetensors.torch import load_file
 
     file, card = read_card(path)
+    check_card(card, file, "encoder", "encoder_kwargs")
     encoder = build_encoder(card)
     try:
         stored = load_file(file)

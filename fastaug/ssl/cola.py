@@ -8,7 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Cola"]
+__all__ = ["Cola", "cola_head"]
+
+
+def cola_head(dim: int, projection_dim: int = 512, dropout: float = 0.0) -> nn.Sequential:
+    """From h to z: tanh(LayerNorm(linear(dropout(h)))), (B, dim) -> (B, projection_dim)."""
+    return nn.Sequential(nn.Dropout(dropout), nn.Linear(dim, projection_dim), nn.LayerNorm(projection_dim), nn.Tanh())
 
 
 class Cola(nn.Module):
@@ -27,9 +32,7 @@ class Cola(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.projector = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(dim, projection_dim), nn.LayerNorm(projection_dim), nn.Tanh()
-        )
+        self.projector = cola_head(dim, projection_dim, dropout)
         self.similarity = nn.Linear(projection_dim, projection_dim, bias=False) if bilinear else None
         if self.similarity is not None:
             # A tenth of the published code's (Keras's 0.05), whose first logits are so large that short runs lose half

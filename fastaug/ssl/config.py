@@ -11,42 +11,80 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+
+# Fields that make no sense below one, or empty, in any recipe.
+_POSITIVE = ("sample_rate", "crop_samples", "n_fft", "hop_length", "n_mels", "width", "projection_dim", "temperature",
+             "margin", "batch_size", "accumulate", "steps", "log_every", "neighbours", "probe_steps")  # fmt: skip
+_NOT_EMPTY = ("seeds", "table_seeds")
 
 
 def parse(kind: type[T], configs: Path | None = None, argv: Sequence[str] | None = None) -> T:
     """A ``kind`` dataclass from its defaults, then ``--preset``, then other flags; exits on --help or a bad flag.
 
     Without ``configs`` there are no presets.
+
+    Raises:
+        ValueError: a preset that cannot be used, a number of steps, samples or the like that is not above 0.
     """
     import tyro
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     preset = _preset_flag(arguments) or getattr(kind, "preset", "") if configs else ""
     default = load_preset(kind, preset, configs) if configs and preset else kind()
-    return tyro.cli(kind, default=default, args=arguments, description=sys.modules[kind.__module__].__doc__)
+    config = tyro.cli(kind, default=default, args=arguments, description=sys.modules[kind.__module__].__doc__)
+    _check(config)
+    return config
+
+
+def _check(config: Any) -> None:
+    for name in _POSITIVE:
+        value = getattr(config, name, 1)
+        if not value > 0:
+            raise ValueError(f"--{name.replace('_', '-')} must be above 0, got {value}")
+    for name in _NOT_EMPTY:
+        if not getattr(config, name, (0,)):
+            raise ValueError(f"--{name.replace('_', '-')} needs at least one number")
 
 
 def load_preset(kind: type[T], preset: str, configs: Path) -> T:
     """``kind`` with the fields of ``configs``/preset.json, or of a JSON file given by its path.
 
     Raises:
-        ValueError: no such preset (lists them), or a key that is no field, or a value of another type.
+        ValueError: no such preset (lists them), no JSON object, a key that is no field, or a value of another type.
     """
     path = Path(preset) if preset.endswith(".json") else configs / f"{preset}.json"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in configs.glob("*.json")))
         raise ValueError(f"--preset {preset}: no file {path}; presets are {known}")
-    values = json.loads(path.read_text())
+    values = read_json(path)
     types = get_type_hints(kind)
     for key, value in values.items():
         if key not in types:
             raise ValueError(f"{path}: unknown key {key!r}; known keys are {', '.join(types)}")
+        choices = get_args(types[key]) if get_origin(types[key]) is Literal else (value,)
+        if value not in choices:
+            raise ValueError(f"{path}: {key} must be one of {', '.join(map(str, choices))}, got {value!r}")
         if isinstance(types[key], type) and not isinstance(value, (int, float) if types[key] is float else types[key]):
             raise ValueError(f"{path}: {key} must be {types[key].__name__}, got {value!r}")
     return kind(**{**values, "preset": preset})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: something else is in it; names the file.
+    """
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected an object {{...}}, got a {type(values).__name__}")
+    return values
 
 
 def _preset_flag(arguments: Sequence[str]) -> str | None:
@@ -59,14 +97,19 @@ def _preset_flag(arguments: Sequence[str]) -> str | None:
 
 
 def resolve(spec: str, home: str) -> Callable[..., Any]:
-    """What ``spec`` names: a public callable of module ``home``, ``module:callable`` or ``file.py:callable``."""
+    """What ``spec`` names: a public callable of module ``home``, ``module:callable`` or ``file.py:callable``.
+
+    Raises:
+        ValueError: there is no such callable, or its module or file cannot be imported.
+    """
     module_name, _, name = spec.rpartition(":")
-    if module_name.endswith(".py"):
-        module = _from_file(Path(module_name))
-    else:
-        if str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))  # a script's own folder is on the path, the user's folder is not
-        module = importlib.import_module(module_name or home)
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a script's own folder is on the path, the user's folder is not
+    try:
+        own = module_name.endswith(".py")
+        module = _from_file(Path(module_name)) if own else importlib.import_module(module_name or home)
+    except (ImportError, SyntaxError) as error:
+        raise ValueError(f"{spec}: cannot be imported: {error}") from error
     found = getattr(module, name, None)
     if name.startswith("_") or not callable(found):
         raise ValueError(

@@ -44,14 +44,15 @@ def convert_clmr(source: str | Path, out: str | Path, sample_rate: int | None = 
 
     Raises:
         FileNotFoundError: no such file. ValueError: it cannot be read without running code from it, has no SampleCNN in
-        one of the layouts, or its strides are unknown and ``sample_rate`` is not given.
+        one of the layouts, holds weights of another name (which is named), or its strides are unknown and
+        ``sample_rate`` is not given.
     """
     source = Path(source)
     state = _tensors(source)
     weights = {_encoder_name(k): v for k, v in state.items() if k.startswith("encoder.")}
     weights = {k: v[:, :, None] if v.ndim == 3 else v for k, v in weights.items() if not k.startswith("fc.")}
     encoder, kwargs = _sample_cnn(weights, source, sample_rate)
-    projector = _projector(state, encoder.out_dim)
+    projector = _projector(state, encoder.out_dim, source)
     card = {
         "encoder": "SampleCNN", "encoder_kwargs": kwargs, "out_dim": encoder.out_dim,
         "sample_rate": kwargs["sample_rate"], "crop_samples": 3 * math.prod(encoder.strides), "logmel": None,
@@ -67,9 +68,13 @@ def _tensors(source: Path) -> dict[str, Tensor]:
     if not source.is_file():
         raise FileNotFoundError(f"no checkpoint at {source}")
     if source.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        stored: Any = load_file(source)
+        try:
+            stored: Any = load_file(source)
+        except SafetensorError as error:
+            raise ValueError(f"{source}: not a readable safetensors file: {error}") from error
     else:
         try:
             with torch.serialization.safe_globals(_HARMLESS):
@@ -80,7 +85,18 @@ def _tensors(source: Path) -> dict[str, Tensor]:
         stored = stored.get("state_dict", stored)
     if not isinstance(stored, dict):
         raise ValueError(f"{source}: holds a {type(stored).__name__}, expected a state dict")
-    return {_PREFIX.sub("", k): v for k, v in stored.items() if isinstance(v, Tensor)}
+    found: dict[str, Tensor] = {}
+    for key, value in stored.items():
+        if not isinstance(value, Tensor):
+            continue
+        name = _PREFIX.sub("", str(key))
+        if not name.startswith(("encoder.", "projector.")):
+            raise ValueError(f"{source}: {key} is not of a CLMR checkpoint, which has encoder.* and projector.*")
+        # Lightning's module holds the encoder twice, alone and in the model: the same weights under two names.
+        if name in found and not torch.equal(found[name], value):
+            raise ValueError(f"{source}: holds {name} twice, and not the same; the other is {key}")
+        found[name] = value
+    return found
 
 
 def _encoder_name(name: str) -> str:
@@ -118,11 +134,17 @@ def _sample_cnn(weights: dict[str, Tensor], source: Path, sample_rate: int | Non
     return encoder, kwargs
 
 
-def _projector(state: dict[str, Tensor], dim: int) -> nn.Module:
-    """The projection head if the file has CLMR's (two matrices), else none."""
-    first, last = state.get("projector.0.weight"), state.get("projector.2.weight")
-    if first is None or last is None or first.shape != (dim, dim) or last.shape[1] != dim:
+def _projector(state: dict[str, Tensor], dim: int, source: Path) -> nn.Module:
+    """The projection head, CLMR's two matrices; the identity where the file has none."""
+    stored = {k: v for k, v in state.items() if k.startswith("projector.")}
+    if not stored:
         return Projector(dim, kind="identity")
+    first, last = stored.get("projector.0.weight"), stored.get("projector.2.weight")
+    fits = first is not None and last is not None and first.shape == (dim, dim) and last.shape[1:] == (dim,)
+    if not fits or len(stored) > 2:
+        shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in sorted(stored.items()))
+        raise ValueError(f"{source}: expected projector.0.weight ({dim}, {dim}) and projector.2.weight, found {shapes}")
+    assert first is not None and last is not None
     projector = Projector(dim, last.shape[0], "mlp")
     projector.load_state_dict({"layers.0.weight": first, "layers.2.weight": last})
     return projector

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastaug.shards.opening import expand_braces, open_source
+from fastaug.ssl.config import read_json
 from fastaug.ssl.losses import group_ids
 
 SPLITS = ("train", "valid", "test")
@@ -29,6 +29,7 @@ class Dataset:
         name, protocol: for tables and cards.
         classes: ordered names of the label's classes, empty without a label.
         multi: the label is a list of names.
+        counts: of train, by what is counted, as in {"tracks": 3923, "clips": 18706}; as far as dataset.json has them.
     """
 
     source: str
@@ -38,10 +39,18 @@ class Dataset:
     protocol: str
     classes: tuple[str, ...] = ()
     multi: bool = False
+    counts: dict[str, int] = field(default_factory=dict)
 
     def split(self, name: str) -> str | None:
         """``name`` where the data is split, None (everything) where it is not."""
         return name if self.splits else None
+
+    def card(self) -> dict[str, Any]:
+        """What a checkpoint's card says of the data that its encoder was trained on."""
+        return {
+            "data": self.name, "split": self.split("train"), "split_protocol": self.protocol, "label": self.label,
+            "classes": self.classes, "counts": self.counts,
+        }  # fmt: skip
 
     def records(self, name: str) -> int:
         """Number of examples in ``split(name)``."""
@@ -57,11 +66,11 @@ def discover(source: str, label: str | None = None) -> Dataset:
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: dataset.json has no such label.
+        ValueError: no such label, or dataset.json is none of ours.
     """
     path = Path(source)
     if (path / "dataset.json").is_file():
-        return _described(source, json.loads((path / "dataset.json").read_text("utf-8")), label)
+        return _described(source, read_json(path / "dataset.json"), label)
     shards = [Path(p).name for part in expand_braces(source) for p in glob.glob(part) if p.endswith(".tar")]
     shards = shards or [p.name for p in path.glob("*.tar")]
     if shards:
@@ -74,18 +83,29 @@ def discover(source: str, label: str | None = None) -> Dataset:
 
 
 def _described(source: str, info: dict[str, Any], label: str | None) -> Dataset:
+    if not isinstance(info.get("splits"), dict):
+        raise ValueError(f"{Path(source) / 'dataset.json'}: has no splits, so it is not of `fastaug shard`")
     labels = info.get("labels", {})
-    if label not in (None, "none") and label not in labels:
-        raise ValueError(f"{source}: no label {label!r}; dataset.json has {', '.join(labels) or 'none'}")
     splits = tuple(s for s in SPLITS if info["splits"].get(s, {}).get("records"))
     chosen = label or info.get("default_label") or "none"
-    return _labelled(source, splits, labels, chosen, info.get("name", ""), info.get("split_protocol", "unknown"))
+    found = _labelled(source, splits, labels, chosen, info.get("name", ""), info.get("split_protocol", "unknown"))
+    return replace(found, counts=_counts(info))
+
+
+def _counts(info: dict[str, Any]) -> dict[str, int]:
+    """Records of train, the groups (tracks, artists) they belong to, and the clips they were joined from."""
+    train = info["splits"].get("train", {})
+    counts = {f"{info.get('group_field')}s": train.get("groups"), "clips": train.get("clips")}
+    counts[f"{info.get('unit', 'clip')}s"] = train.get("records")
+    return {name: count for name, count in counts.items() if count is not None}
 
 
 def _labelled(
     source: str, splits: tuple[str, ...], labels: dict[str, dict[str, Any]], label: str, name: str, protocol: str
 ) -> Dataset:
     """A Dataset with ``label`` if it can tell anything apart."""
+    if label != "none" and label not in {*labels, "label"}:  # folders without sub-folders have none
+        raise ValueError(f"{source}: no label {label!r}; there is {', '.join(labels) or 'none'}")
     found = labels.get(label, {})
     classes = tuple(found.get("classes", ()))
     if len(classes) < 2:

@@ -92,8 +92,7 @@ def nt_xent(
     if not temperature > 0:
         raise ValueError(f"nt_xent: temperature must be > 0, got {temperature}")
     across_processes = _several_processes() if across_processes is None else across_processes
-    if groups is not None and groups.shape != z_i.shape[:1]:
-        raise ValueError(f"nt_xent: groups must be ({len(z_i)},), got {tuple(groups.shape)}")
+    same = _same_group("nt_xent", groups, len(z_i), across_processes)
     # At least float32, even under autocast: similarities / temperature exceed what half precision resolves.
     z_i, z_j = (F.normalize(z if z.dtype == torch.float64 else z.float(), dim=1) for z in (z_i, z_j))
     rows = len(z_i)
@@ -106,16 +105,27 @@ def nt_xent(
     itself = torch.cat([own, own + total])
     partner = torch.cat([own + total, own])
     left_out = torch.zeros_like(logits, dtype=torch.bool)
-    if groups is not None:
-        all_groups = _all(groups) if across_processes else groups
-        same = (groups[:, None] == all_groups) & (groups[:, None] >= 0)
+    if same is not None:
         left_out = same.repeat(2, 2).scatter(1, partner[:, None], False)
     logits = logits.masked_fill(left_out.scatter(1, itself[:, None], True), float("-inf"))
     return F.cross_entropy(logits, partner)
 
 
+def _same_group(name: str, groups: Tensor | None, rows: int, across_processes: bool) -> Tensor | None:
+    """bool (rows, all rows): which examples of all processes share the group of each of this process's."""
+    if groups is None:
+        return None
+    if groups.shape != (rows,):
+        raise ValueError(f"{name}: groups must be ({rows},), got {tuple(groups.shape)}")
+    return (groups[:, None] == (_all(groups) if across_processes else groups)) & (groups[:, None] >= 0)
+
+
 def pair_cross_entropy(
-    queries: Tensor, keys: Tensor, temperature: float | None = None, across_processes: bool | None = None
+    queries: Tensor,
+    keys: Tensor,
+    temperature: float | None = None,
+    across_processes: bool | None = None,
+    groups: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross entropy of finding each row's own key among the keys of the whole batch; one direction, as published.
 
@@ -125,6 +135,7 @@ def pair_cross_entropy(
             divided by it, > 0; 0.2 in the published code.
         across_processes: also contrast with the keys of all other processes. None: if torch.distributed runs with more
             than one process.
+        groups: int64 (B,), as for `nt_xent`: other keys of a query's group are no negatives of it.
 
     Returns:
         The mean over this process's B queries, whose mean over processes is the loss of the joined batch, gradient
@@ -132,44 +143,58 @@ def pair_cross_entropy(
     """
     if temperature is not None and not temperature > 0:
         raise ValueError(f"pair_cross_entropy: temperature must be > 0, got {temperature}")
-    queries, keys, own = _joined("pair_cross_entropy", queries, keys, temperature is not None, across_processes)
-    logits = queries @ keys.T / (temperature or 1.0)
+    unit = temperature is not None
+    queries, keys, own, left_out = _joined("pair_cross_entropy", queries, keys, unit, across_processes, groups)
+    logits = (queries @ keys.T / (temperature or 1.0)).masked_fill(left_out, float("-inf"))
     found = (logits.detach().argmax(1) == own).float().mean()
     return F.cross_entropy(logits, own), found
 
 
 def triplet(
-    queries: Tensor, keys: Tensor, margin: float = 0.5, across_processes: bool | None = None
+    queries: Tensor,
+    keys: Tensor,
+    margin: float = 0.5,
+    across_processes: bool | None = None,
+    groups: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Hinge on squared distances of unit vectors: the own key must be closer than every other key, by ``margin``.
 
-    The mean over all (query, other key) pairs, satisfied ones included. Arguments and results as `pair_cross_entropy`;
+    The mean over all (query, other key) pairs, satisfied ones included; with ``groups`` over queries of the mean over
+    the keys that are left to each, 0 where none is. Arguments and results as `pair_cross_entropy`;
     margin > 0, in squared distance (0 to 4). Needs two examples or more, over all processes.
     """
     if not margin > 0:
         raise ValueError(f"triplet: margin must be > 0, got {margin}")
-    queries, keys, own = _joined("triplet", queries, keys, True, across_processes)
+    queries, keys, own, left_out = _joined("triplet", queries, keys, True, across_processes, groups)
     if len(keys) < 2:
         raise ValueError("triplet: a single pair has nothing to be told from; use a batch of two or more")
     distance = 2 - 2 * queries @ keys.T
     positive = distance.gather(1, own[:, None])
-    hinge = F.relu(margin + positive - distance).scatter(1, own[:, None], 0.0)
-    found = (distance.detach().argmin(1) == own).float().mean()
-    return hinge.sum(1).mean() / (len(keys) - 1), found
+    left_out = left_out.scatter(1, own[:, None], True)
+    hinge = F.relu(margin + positive - distance).masked_fill(left_out, 0.0)
+    nearest = distance.detach().masked_fill(left_out, float("inf")).scatter(1, own[:, None], positive.detach())
+    found = (nearest.argmin(1) == own).float().mean()
+    return (hinge.sum(1) / (~left_out).sum(1).clamp(min=1)).mean(), found
 
 
 def _joined(
-    name: str, queries: Tensor, keys: Tensor, unit: bool, across_processes: bool | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries of this process, keys of all, and where each query's own key is; float32 even under autocast."""
+    name: str, queries: Tensor, keys: Tensor, unit: bool, across_processes: bool | None, groups: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Queries of this process, keys of all, where each query's own key is, and bool (B, keys) which others of its
+    group to leave out; float32 even under autocast."""
     if queries.ndim != 2 or queries.shape != keys.shape:
         shapes = f"{tuple(queries.shape)} and {tuple(keys.shape)}"
         raise ValueError(f"{name}: queries and keys must both be (B, D), got {shapes}")
     across_processes = _several_processes() if across_processes is None else across_processes
+    same = _same_group(name, groups, len(queries), across_processes)
     queries, keys = queries.float(), keys.float()
     if unit:
         queries, keys = F.normalize(queries, dim=1), F.normalize(keys, dim=1)
     own = torch.arange(len(queries), device=queries.device)
     if across_processes:
         keys, own = gather(keys), own + dist.get_rank() * len(queries)
-    return queries, keys, own
+    if same is None:
+        left_out = torch.zeros(len(queries), len(keys), dtype=torch.bool, device=queries.device)
+    else:
+        left_out = same.scatter(1, own[:, None], False)
+    return queries, keys, own, left_out

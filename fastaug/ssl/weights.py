@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastaug.ssl.checkpoint import load_encoder, read_card, write_whole
+from fastaug.ssl.checkpoint import check_card, load_encoder, read_card, write_whole
 
 CACHE = "FASTAUG_CACHE"
 _BLOCK = 1 << 20
@@ -66,6 +66,7 @@ def load(source: str | os.PathLike[str], sha256: str | None = None, trust_code: 
     file, card = read_card(Path(source))
     if sha256 and not remote:
         _check(file, sha256, str(file))
+    check_card(card, file, "encoder", "encoder_kwargs", "sample_rate", "crop_samples", "out_dim")
     foreign = [] if not remote or trust_code else _foreign(card)
     if foreign:
         raise ValueError(

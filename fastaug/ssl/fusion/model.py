@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from fastaug.ssl.checkpoint import load_encoder, save_model
+from fastaug.ssl.checkpoint import check_card, load_encoder, save_model
 from fastaug.ssl.config import call_with, resolve
 from fastaug.ssl.encoders import Projector
 from fastaug.ssl.fusion.encoders import AUDIO, SPECTROGRAM, Description, EarlyFusion, ModelFusion, TwoFormats
@@ -96,7 +96,9 @@ class MultiFormat(nn.Module):
         return torch.cat(z)
 
 
-def cross_format(z_audio: Tensor, z_spectrogram: Tensor, temperature: float = 0.1) -> Tensor:
+def cross_format(
+    z_audio: Tensor, z_spectrogram: Tensor, temperature: float = 0.1, groups: Tensor | None = None
+) -> Tensor:
     """Each view must find the other format of its clip among all of that format; both directions, averaged.
 
     Negatives are of the other format only: within one format its own marks would give the clip away.
@@ -104,6 +106,7 @@ def cross_format(z_audio: Tensor, z_spectrogram: Tensor, temperature: float = 0.
     Args:
         z_audio, z_spectrogram: (B, D), row b of one belonging to row b of the other; need not be normalised.
         temperature: divides the cosine similarities, > 0.
+        groups: int64 (B,), as for ``nt_xent``: examples of one group are not each other's negatives.
 
     Returns:
         The mean over this process's 2B anchors, negatives from all processes; its mean over processes is the loss of
@@ -113,22 +116,22 @@ def cross_format(z_audio: Tensor, z_spectrogram: Tensor, temperature: float = 0.
         raise ValueError(
             f"cross_format: both must be (B, D), got {tuple(z_audio.shape)} and {tuple(z_spectrogram.shape)}"
         )
-    there, _ = pair_cross_entropy(z_audio, z_spectrogram, temperature)
-    back, _ = pair_cross_entropy(z_spectrogram, z_audio, temperature)
+    there, _ = pair_cross_entropy(z_audio, z_spectrogram, temperature, groups=groups)
+    back, _ = pair_cross_entropy(z_spectrogram, z_audio, temperature, groups=groups)
     return (there + back) / 2
 
 
-def contrast(z: Tensor, across_formats: bool, temperature: float) -> dict[str, Tensor]:
+def contrast(z: Tensor, across_formats: bool, temperature: float, groups: Tensor | None = None) -> dict[str, Tensor]:
     """Losses by name, to be added up, of projections (V, B, D) as ``MultiFormat`` gives them.
 
     Two views: one loss, with ``across_formats`` that of ``cross_format``. Four: one for each format; the formats share
-    no weight, so the sum trains each as if alone.
+    no weight, so the sum trains each as if alone. ``groups`` as for ``nt_xent``.
     """
     if across_formats:
-        return {"joint": cross_format(z[0], z[1], temperature)}
-    if len(z) == 2:
-        return {"views": nt_xent(z[0], z[1], temperature)}
-    return {AUDIO: nt_xent(z[0], z[1], temperature), SPECTROGRAM: nt_xent(z[2], z[3], temperature)}
+        return {"joint": cross_format(z[0], z[1], temperature, groups)}
+    names = ["views"] if len(z) == 2 else [AUDIO, SPECTROGRAM]
+    pairs = z.unflatten(0, (-1, 2))
+    return {name: nt_xent(i, j, temperature, groups=groups) for name, (i, j) in zip(names, pairs, strict=True)}
 
 
 def two_views(z: Tensor) -> Tensor:
@@ -182,6 +185,8 @@ def join_checkpoints(audio: str | Path, spectrogram: str | Path, folder: Path) -
         raise ValueError("give both checkpoints, of an encoder of waveforms and one of spectrograms, or neither")
     (heard, card), (seen, other) = load_encoder(audio), load_encoder(spectrogram)
     both = {AUDIO: card, SPECTROGRAM: other}
+    for path, one in ((audio, card), (spectrogram, other)):
+        check_card(one, path, "sample_rate", "crop_samples", "logmel", "out_dim")
     if card["logmel"] is not None or other["logmel"] is None:
         raise ValueError(f"{audio} must be an encoder of waveforms and {spectrogram} one of spectrograms")
     for key in ("sample_rate", "crop_samples"):

@@ -5,22 +5,22 @@ All rows of a table share clips, segments, head, number of steps, and batch (the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fastaug.ssl.checkpoint import build_encoder
+from fastaug.ssl.checkpoint import load_encoder, write_json
 from fastaug.ssl.data import Dataset
 from fastaug.ssl.fusion.encoders import AUDIO, SPECTROGRAM
 from fastaug.ssl.metrics import is_multi, score
-from fastaug.ssl.probe.features import Features, calibrate_batch_norm, extract
+from fastaug.ssl.probe.features import Features, extract
 from fastaug.ssl.probe.heads import Head
-from fastaug.ssl.probe.representations import CALIBRATION_BATCHES, PARTS, pipeline, three_parts
+from fastaug.ssl.probe.representations import PARTS, frozen, pipeline, random_init, three_parts
 from fastaug.ssl.probe.scoring import report
 from fastaug.ssl.probe.table import labelled_data
 
@@ -57,10 +57,16 @@ def fusion_rows(
         ValueError: no label tells clips apart.
     """
     data, device = labelled_data(data), torch.device(device)
-    untrained = {seed: _untrained(data, card, seed, device, batch_size) for seed in seeds}
-    trained = _features(
-        data, card, {"": encoder, **{f"{seed} ": e for seed, e in untrained.items()}}, device, batch_size
-    )
+    sources = three_parts(data)
+
+    def batches() -> Any:
+        return pipeline(data, card, device, batch_size, sources["train"], crop="random", shuffle=4096)
+
+    untrained = {f"{seed} ": random_init(card, seed, None, batches, "", device).make() for seed in seeds}
+    dims = _dims(encoder, card)
+    frozen_ones = {"": frozen(encoder.eval().to(device)), **untrained}
+    parts = [extract(pipeline(data, card, device, batch_size, sources[name]), frozen_ones) for name in PARTS]
+    trained = {name: _formats([features[name] for features in parts], dims) for name in frozen_ones}
     rows: Rows = {}
     for seed in seeds:
         found: dict[str, tuple[Tensor, ...]] = {}
@@ -72,6 +78,17 @@ def fusion_rows(
             weight = decision_weight(found[AUDIO][0], found[SPECTROGRAM][0], splits[1].labels)
             mixed = tuple(weight * a + (1 - weight) * s for a, s in zip(found[AUDIO], found[SPECTROGRAM]))
             _add(rows, DECISION, {**_metrics(mixed, splits), "weight": weight})
+    return rows
+
+
+def probe_checkpoint(
+    folder: Path, data: Dataset, fusion: str, head: str, seeds: Sequence[int], steps: int, device: torch.device
+) -> Rows:
+    """`fusion_rows` of the checkpoint in ``folder``, printed, and written to fusion.json there."""
+    rows = fusion_rows(data, *load_encoder(folder), head, seeds, steps, device)
+    about = f"{data.name}, {head} head, fusion {fusion}, split: {data.protocol}"
+    write_json(folder / "fusion.json", {"about": about, "rows": rows})
+    print(f"\n{about}\n{row_lines(rows, fusion)}")
     return rows
 
 
@@ -90,39 +107,23 @@ def decision_weight(first: Tensor, second: Tensor, labels: Tensor) -> float:
     return float(weights[likelihood.argmax()])
 
 
-def _features(
-    data: Dataset, card: dict[str, Any], encoders: dict[str, nn.Module], device: torch.device, batch_size: int
-) -> dict[str, dict[str, Splits]]:
-    """Encoder -> format -> features of train, valid and test; "audio + spectrogram" where there are both."""
+def _dims(encoder: nn.Module, card: dict[str, Any]) -> dict[str, int]:
+    """The dimension of each format, in the order in which the encoder puts them side by side."""
     with torch.no_grad():
         example = torch.zeros(1, 1, card["crop_samples"])
-        dims = {n: h.shape[1] for n, h in encoders[""].cpu().eval().formats(example).items()}  # type: ignore[operator]
-    frozen = {name: _frozen(encoder.to(device).eval()) for name, encoder in encoders.items()}
-    sources = three_parts(data)
-    parts = [extract(pipeline(data, card, device, batch_size, sources[name]), frozen) for name in PARTS]
-    found: dict[str, dict[str, Splits]] = {}
-    for name in encoders:
-        whole = [features[name].drop_unlabelled() for features in parts]
-        found[name], begin = {}, 0
-        for part, dim in dims.items():
-            columns = slice(begin, begin + dim)
-            found[name][part] = [replace(f, values=f.values[:, columns]) for f in whole]
-            begin += dim
-        if len(dims) > 1:
-            found[name][BOTH] = whole
-    return found
+        return {name: h.shape[1] for name, h in encoder.cpu().eval().formats(example).items()}  # type: ignore[operator]
 
 
-def _frozen(encoder: nn.Module) -> Callable[[Any], Tensor]:
-    return lambda batch: encoder(batch.audio)
-
-
-def _untrained(data: Dataset, card: dict[str, Any], seed: int, device: torch.device, batch_size: int) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        encoder = build_encoder(card).to(device)
-    batches = pipeline(data, card, device, batch_size, three_parts(data)["train"], crop="random", shuffle=4096)
-    return calibrate_batch_norm(encoder, (batch.audio for batch in islice(batches, CALIBRATION_BATCHES)))
+def _formats(splits: Splits, dims: dict[str, int]) -> dict[str, Splits]:
+    """Format -> features of train, valid and test; "audio + spectrogram" where there are both."""
+    whole = [features.drop_unlabelled() for features in splits]
+    found: dict[str, Splits] = {}
+    begin = 0
+    for part, dim in dims.items():
+        columns = slice(begin, begin + dim)
+        found[part] = [replace(f, values=f.values[:, columns]) for f in whole]
+        begin += dim
+    return {**found, BOTH: whole} if len(dims) > 1 else found
 
 
 def _whole(formats: dict[str, Splits]) -> Splits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,14 +12,14 @@ import fastaug.transforms as T
 from fastaug.ssl.data import Dataset
 from fastaug.ssl.fusion.encoders import AUDIO, FUSED, SPECTROGRAM
 from fastaug.ssl.fusion.probe import BOTH, DECISION, RANDOM, Rows, cell
-from fastaug.ssl.probe.results import Result, where
+from fastaug.ssl.probe.results import Result, append, where
 
 __all__ = [
     "RUNS",
     "SOURCE",
     "branch_spectrogram",
     "branch_waveform",
-    "results",
+    "record",
     "source_tables",
     "time_mask",
     "white_noise",
@@ -117,8 +118,8 @@ def source_tables(runs: dict[str, Rows]) -> str:
     ])  # fmt: skip
 
 
-def results(runs: dict[str, Rows], data: Dataset, recipe: str, preset: str, device: torch.device) -> list[Result]:
-    """What was measured, for recipes/results.csv; a run and row that serve both tables count once, as in table 2."""
+def record(path: Path, runs: dict[str, Rows], data: Dataset, recipe: str, preset: str, device: torch.device) -> None:
+    """Append what was measured to a file like recipes/results.csv; a run that serves both tables counts once."""
     run = where(device)
     found = []
     for entry in {(entry.run, entry.row): entry for entry in SOURCE}.values():
@@ -128,4 +129,4 @@ def results(runs: dict[str, Rows], data: Dataset, recipe: str, preset: str, devi
             mean, sd = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
             about = (recipe, preset, data.name, data.protocol, entry.name, "all", metric)
             found.append(Result(*about, len(values), mean, sd, **run))
-    return found
+    append(path, found)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 import fastaug
 from fastaug.shards.opening import open_source
 from fastaug.shards.source import Source, subset
-from fastaug.ssl.checkpoint import build_encoder, load_encoder, read_card
+from fastaug.ssl.checkpoint import build_encoder, check_card, load_encoder, read_card
+from fastaug.ssl.cola import cola_head
 from fastaug.ssl.data import Dataset, model_input
 from fastaug.ssl.encoders import Projector
 from fastaug.ssl.probe.cache import FeatureCache, file_hash, stamp
@@ -103,7 +104,7 @@ def checkpoint(path: str | Path, projected: bool, device: torch.device) -> Repre
     def make() -> Callable[[Any], Tensor]:
         encoder, _ = load_encoder(path)
         model = nn.Sequential(encoder, load_projector(path, card)) if projected else encoder
-        return _frozen(model.eval().to(device))
+        return frozen(model.eval().to(device))
 
     return Representation({"checkpoint": file_hash(file), "projected": projected}, make)
 
@@ -124,7 +125,7 @@ def random_init(
             encoder: nn.Module = build_encoder(card)
             model = encoder if projector is None else nn.Sequential(encoder, reset(projector))
         inputs = (model_input(b) for b in islice(batches(), CALIBRATION_BATCHES))
-        return _frozen(calibrate_batch_norm(model.to(device), inputs))
+        return frozen(calibrate_batch_norm(model.to(device), inputs))
 
     who = {"encoder": card["encoder"], "kwargs": card["encoder_kwargs"], "seed": seed, "data": calibrated_on}
     return Representation({"random": who, "projector": str(projector)}, make)
@@ -143,21 +144,33 @@ def statistics(card: dict[str, Any], device: torch.device) -> Representation:
     return Representation({"statistics": "log-mel"}, make)
 
 
-def load_projector(path: str | Path, card: dict[str, Any]) -> Projector:
-    """The trained projector of a checkpoint, its shape read from its weights.
+def load_projector(path: str | Path, card: dict[str, Any]) -> nn.Module:
+    """The trained projector of a checkpoint, CLMR's or COLA's, its shape read from its weights.
 
     Raises:
-        ValueError: the checkpoint has none.
+        ValueError: the checkpoint has none, or one of another kind.
     """
     from safetensors.torch import load_file
 
-    weights = {k.removeprefix("projector."): v for k, v in load_file(read_card(path)[0]).items() if "projector." in k}
-    matrices = [k for k in sorted(weights) if k.endswith("weight")]
-    if not matrices:
+    stored = load_file(read_card(path)[0])
+    weights = {k.removeprefix("projector."): v for k, v in stored.items() if k.startswith("projector.")}
+    check_card(card, path, "out_dim")
+    dim, names = card["out_dim"], sorted(weights)
+    if not names:
         raise ValueError(f"{path} holds no projector: --representation z needs one (h is what its encoder gives)")
-    kind = "linear" if len(matrices) == 1 else "mlp"
-    projector = Projector(card["out_dim"], weights[matrices[-1]].shape[0], kind)
-    projector.load_state_dict(weights)
+    if names == ["layers.weight"]:
+        projector: nn.Module = Projector(dim, len(weights["layers.weight"]), "linear")
+    elif names == ["layers.0.weight", "layers.2.weight"]:
+        projector = Projector(dim, len(weights["layers.2.weight"]), "mlp")
+    elif names == ["1.bias", "1.weight", "2.bias", "2.weight"]:
+        projector = cola_head(dim, len(weights["1.bias"]))
+    else:
+        kinds = "CLMR's projector or COLA's"
+        raise ValueError(f"{path}: --representation z takes {kinds}, not one of {', '.join(names)}")
+    try:
+        projector.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: its projector does not fit an encoder of {dim} dimensions: {error}") from error
     return projector
 
 
@@ -165,12 +178,13 @@ def reset(projector: nn.Module) -> nn.Module:
     """A copy of a projector with fresh weights."""
     fresh = copy.deepcopy(projector)
     for module in fresh.modules():
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | nn.LayerNorm):
             module.reset_parameters()
     return fresh
 
 
-def _frozen(encoder: nn.Module) -> Callable[[Any], Tensor]:
+def frozen(encoder: nn.Module) -> Callable[[Any], Tensor]:
+    """An encoder as a function of a Batch, for ``extract``."""
     return lambda batch: encoder(model_input(batch))
 
 
@@ -228,6 +242,17 @@ class Extractor:
             pipe.set_epoch(epoch)
             turns.append(extract(pipe, encoders))
         return {name: turns[0][name] if passes == 1 else join([t[name] for t in turns]) for name in encoders}
+
+
+def input_card(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's card, with all that a probe wants of it.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``read_card``, or something is missing.
+    """
+    file, card = read_card(path)
+    check_card(card, file, "encoder", "encoder_kwargs", "sample_rate", "crop_samples", "logmel")
+    return card
 
 
 def common_card(cards: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from fastaug.labels import Labels
 from fastaug.shards.record import RecordError
 from fastaug.shards.source import Source, subset
 from fastaug.ssl.checkpoint import build_encoder, load_encoder, load_state, read_card, save_model, save_state
+from fastaug.ssl.cola import cola_head
 from fastaug.ssl.config import hash_of
 from fastaug.ssl.data import Dataset, model_input
 from fastaug.ssl.encoders import out_dim
@@ -42,20 +43,30 @@ from fastaug.ssl.probe.heads import (
 from fastaug.ssl.probe.protocols import DEFAULT, Protocol
 from fastaug.ssl.probe.rows import FINETUNED, SUPERVISED, ProbeTable, Row
 from fastaug.ssl.probe.scoring import report
-from fastaug.ssl.probe.table import ALL_LABELS, Share, finished_table, labelled_data
+from fastaug.ssl.probe.table import ALL_LABELS, Share, finished_table, labelled_data, split_of
+
+COLA_DROPOUT = 0.1  # of the classifier in the experiments on FMA
 
 __all__ = ["Classifier", "Task", "supervised_table", "train_classifier"]
 
 
 class Classifier(nn.Module):
-    """An encoder and a head on it: input -> logits (B, n)."""
+    """An encoder and a head on it: input -> logits (B, n).
 
-    def __init__(self, encoder: nn.Module, dim: int, classes: int, hidden: Sequence[int] = ()) -> None:
+    Args:
+        hidden: widths of the head's hidden layers, each followed by a ReLU.
+        first: takes the place of the first of them.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, dim: int, classes: int, hidden: Sequence[int] = (), first: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         widths = [dim, *hidden]
-        layers = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())]
-        self.head = nn.Sequential(*layers, nn.Linear(widths[-1], classes))
+        layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(widths)]
+        self.head = nn.Sequential(*([] if first is None else [first]), *layers[first is not None :])
+        self.head.append(nn.Linear(widths[-1], classes))
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.encoder(x))
@@ -92,7 +103,7 @@ class Interrupted(KeyboardInterrupt):
 
 def train_classifier(
     task: Task, encoder: nn.Module, train: Source, valid: Source, seed: int = 0, folder: Path | None = None,
-    log: Callable[[dict[str, Any]], None] | None = None,
+    log: Callable[[dict[str, Any]], None] | None = None, first: nn.Module | None = None,
 ) -> Classifier:  # fmt: skip
     """Train encoder and classifier on ``train``, all of whose clips are labelled; stop on ``valid``.
 
@@ -102,6 +113,7 @@ def train_classifier(
         encoder: trained further in place.
         folder: keeps last.pt, from which the same call goes on; None for none.
         log: gets {"epoch", "loss", "valid_loss", "lr"} after each epoch.
+        first: of the classifier's layers, to be trained further; None: new ones as the protocol says.
 
     Raises:
         ValueError: ``folder`` holds the state of another training, or nothing can be learnt from so few clips.
@@ -117,8 +129,10 @@ def train_classifier(
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        dim = _dim(encoder, task)
-        model = Classifier(encoder, dim, len(task.data.classes), task.protocol.network_hidden).to(task.device)
+        dim, hidden = _dim(encoder, task), task.protocol.network_hidden
+        if first is None and task.protocol.network_tanh:
+            first = cola_head(dim, hidden[0], COLA_DROPOUT)
+        model = Classifier(encoder, dim, len(task.data.classes), hidden, first).to(task.device)
         optimiser, best = build_optimiser(model, fit), Best(fit)
         about = _about(task, train, valid, seed, model)
         epoch, done = _resume(folder, about, model, optimiser, best) if folder else (0, False)
@@ -270,8 +284,8 @@ def supervised_table(
     """
     if mode == "finetune" and not checkpoints:
         raise ValueError("--mode finetune needs a checkpoint")
-    data = labelled_data(data, label)
-    card = reps.common_card([read_card(path)[1] for path in checkpoints] or [card or {}])
+    data = split_of(protocol, labelled_data(data, label))
+    card = reps.common_card([reps.input_card(path) for path in checkpoints] or [card or {}])
     task = Task(data, card, torch.device(device), protocol, batch_size, transform, stop)
     parts = reps.three_parts(data)
     known = {part: known_labels(data, source) for part, source in parts.items()}
@@ -282,7 +296,8 @@ def supervised_table(
             chosen = subset(parts["train"], share.choose(labels, keys, data.classes, seed).tolist())
             path = checkpoints[turn % len(checkpoints)] if mode == "finetune" else None
             place = folder / _place(mode, protocol, share, seed, path) if folder else None
-            model = train_classifier(task, _start(path, card, seed), chosen, parts["valid"], seed, place, log)
+            start, first = _start(path, card, seed), _projection(path, card, protocol)
+            model = train_classifier(task, start, chosen, parts["valid"], seed, place, log, first)
             said, found = classify(task, model, parts["test"])
             row.add_report(report(said.scores, found.labels, said.probabilities))
             if place:
@@ -298,6 +313,20 @@ def _start(path: str | Path | None, card: dict[str, Any], seed: int) -> nn.Modul
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build_encoder(card)
+
+
+def _projection(path: str | Path | None, card: dict[str, Any], protocol: Protocol) -> nn.Module | None:
+    """A checkpoint's COLA projection, where the protocol's classifier begins with one of its width."""
+    if path is None or not protocol.network_tanh:
+        return None
+    try:
+        projection = reps.load_projector(path, card)
+    except ValueError:  # CLMR's identity, or a fusion's two
+        return None
+    if not isinstance(projection, nn.Sequential) or projection[1].out_features != protocol.network_hidden[0]:
+        return None
+    projection[0] = nn.Dropout(COLA_DROPOUT)
+    return projection
 
 
 def _place(mode: str, protocol: Protocol, share: Share, seed: int, path: str | Path | None) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from fastaug.ssl.checkpoint import read_card
 from fastaug.ssl.data import Dataset, discover
 from fastaug.ssl.probe import representations as reps
 from fastaug.ssl.probe.cache import FeatureCache
@@ -101,8 +100,8 @@ def probe_table(
     Raises:
         ValueError: the data has no usable label, the checkpoints do not fit together, a share misses a class.
     """
-    device, data = torch.device(device), labelled_data(data, label)
-    card = reps.common_card([read_card(path)[1] for path in checkpoints] or [card or {}])
+    device, data = torch.device(device), split_of(protocol, labelled_data(data, label))
+    card = reps.common_card([reps.input_card(path) for path in checkpoints] or [card or {}])
     extractor = reps.Extractor(data, card, device, batch_size, FeatureCache(Path(cache) if cache else None))
     encoders = _representations(extractor, checkpoints, seeds, projected)
     parts = extractor.features(encoders, protocol)
@@ -122,6 +121,11 @@ def probe_table(
     clips = {part: len(f.drop_unlabelled().keys) for part, f in parts[LOGMEL].items()}
     kind = f"{neighbours} nearest neighbours" if head == "knn" else f"{head} head"
     return finished_table(rows, data, clips, f"{kind} on {'z' if projected else 'h'}", protocol, head)
+
+
+def split_of(protocol: Protocol, data: Dataset) -> Dataset:
+    """The data as the protocol splits it."""
+    return data if protocol.split == "own" else replace(data, splits=(), protocol="at random, as published")
 
 
 def finished_table(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,12 @@ class World:
         if self.size > 1:
             dist.barrier()
 
+    def once(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives, called on the first process before the others, which find on the disk what it left."""
+        made = make() if self.first else None
+        self.barrier()
+        return make() if made is None else made
+
     def say(self, text: str) -> None:
         """Print, on the first process only."""
         if self.first:
@@ -76,15 +86,24 @@ def start(device: str = "auto") -> World:
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {device}: this torch ({torch.__version__}) sees no CUDA device")
-    try:
-        where = torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
-    except RuntimeError as error:
-        raise ValueError(f"--device {device}: {error}") from error
+    where = choose_device(device, local_rank)
     if where.type == "cuda":
         torch.cuda.set_device(where)
     if size > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
     return World(rank, size, where)
+
+
+def choose_device(device: str = "auto", local_rank: int = 0) -> torch.device:
+    """What ``--device`` says; "cuda" is the one of ``local_rank``.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {device}: this torch ({torch.__version__}) sees no CUDA device")
+    try:
+        return torch.device(f"cuda:{local_rank}" if name == "cuda" else name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {device}: {error}") from error

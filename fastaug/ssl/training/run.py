@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from fastaug.codecs.quiet import quiet_decoders
-from fastaug.ssl.checkpoint import MODEL, load_state, save_state, write_whole
+from fastaug.ssl.checkpoint import MODEL, load_state, save_state, write_json, write_whole
 from fastaug.ssl.config import config_hash
 
 # Fields of every recipe that may differ between a run and its continuation.
@@ -72,8 +72,7 @@ class Run:
         if self.writes:
             self._cut_log(state["step"] if state else 0)
             about = {"config": self.config, "config_hash": self.hash, "environment": environment()}
-            text = json.dumps(about, indent=2) + "\n"
-            write_whole(self.folder / "config.json", lambda partial: partial.write_text(text))
+            write_json(self.folder / "config.json", about)
         return state
 
     def save(self, **state: Any) -> None:
@@ -88,8 +87,12 @@ class Run:
         if not self.writes:
             return
         kept = {k: v for k, v in values.items() if v is not None}
-        with open(self.folder / "metrics.jsonl", "a") as log:
-            log.write(json.dumps({"step": step, **kept}) + "\n")
+        file = self.folder / "metrics.jsonl"
+        try:
+            with open(file, "a") as log:
+                log.write(json.dumps({"step": step, **kept}) + "\n")
+        except OSError as error:
+            raise OSError(f"{file} cannot be written: {error}") from error
         if self._board is not None:
             for name, value in kept.items():
                 if isinstance(value, (int, float)):
