@@ -17,19 +17,23 @@ from fastaug.ssl.checkpoint import save_model
 from fastaug.ssl.cola import Cola
 from fastaug.ssl.data import discover
 from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN
+from fastaug.ssl.probe import table
 from fastaug.ssl.probe.cache import FeatureCache, file_hash, stamp
 from fastaug.ssl.probe.features import Features, join
+from fastaug.ssl.probe.label_shares import choose_share
 from fastaug.ssl.probe.protocols import DEFAULT, PROTOCOLS
 from fastaug.ssl.probe.representations import (
     Extractor,
     checkpoint,
     divide,
     load_projector,
+    pipeline,
+    random_init,
     reset,
     statistics,
     three_parts,
 )
-from fastaug.ssl.probe.table import probe_table
+from fastaug.ssl.probe.table import LOGMEL, PRETRAINED, RANDOM, Share, probe_table
 
 RATE, CROP = 8000, 2048
 CARD: dict[str, Any] = {
@@ -210,3 +214,42 @@ def test_stamp_and_hash_see_changes(tmp_path: Path) -> None:
     assert stamp(f"{tmp_path}/{{a,b}}.tar") == stamp(f"{tmp_path}/*.tar")
     (tmp_path / "a.tar").write_bytes(b"22")
     assert stamp(str(tmp_path)) != before and file_hash(tmp_path / "a.tar") != content
+
+
+def test_each_row_has_its_seed_checkpoint_share_and_test_clips(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = run(tmp_path / "a", 1), run(tmp_path / "b", 2)
+    parts = extractor(music, None)
+    data, card, device = parts.data, CARD, torch.device("cpu")
+
+    def batches() -> Any:
+        return pipeline(data, card, device, 8, parts.parts["train"], crop="random", shuffle=4096)
+
+    untrained = {f"random {seed}": random_init(card, seed, None, batches, "", device) for seed in (3, 7)}
+    found = parts.features({"a": checkpoint(a, False, device), "b": checkpoint(b, False, device), **untrained}, DEFAULT)
+    calls: list[tuple[Features, tuple[Features, ...], int]] = []
+    judged: list[torch.Tensor] = []
+    learn, judge = table.predict, table.report
+
+    def watched(head: str, train: Features, others: tuple[Features, ...], classes: int, seed: int, *rest: Any) -> Any:
+        calls.append((train, others, seed))
+        return learn(head, train, others, classes, seed, *rest)
+
+    def judging(scores: torch.Tensor, labels: torch.Tensor, *rest: Any) -> Any:
+        judged.append(labels)
+        return judge(scores, labels, *rest)
+
+    monkeypatch.setattr(table, "predict", watched)
+    monkeypatch.setattr(table, "report", judging)
+    quick = dataclasses.replace(DEFAULT, head=dataclasses.replace(DEFAULT.head, epochs=5))
+    made = probe_table(str(music), [a, b], seeds=(3, 7), shares=[Share(0.5)], protocol=quick, batch_size=8)
+    assert [row.name for row in made.rows] == [RANDOM, PRETRAINED, LOGMEL] and len(calls) == 6
+    for turn, (seed, name) in enumerate(((3, "a"), (7, "b"))):
+        for call, labels, which in zip(calls[3 * turn :], judged[3 * turn :], (f"random {seed}", name)):
+            expected = found[which]
+            train = expected["train"]
+            chosen = train.select(choose_share(train.labels, train.keys, data.classes, 0.5, seed))
+            assert call[2] == seed and equal(call[0], chosen)
+            assert equal(call[1][0], expected["valid"]) and equal(call[1][1], expected["test"])
+            assert torch.equal(labels, expected["test"].labels)
