@@ -18,7 +18,7 @@ from fastaug.ssl.checkpoint import STATE, load_encoder, save_model
 from fastaug.ssl.cola import Cola
 from fastaug.ssl.data import discover
 from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN
-from fastaug.ssl.probe import supervised
+from fastaug.ssl.probe import classifier, supervised
 from fastaug.ssl.probe.label_shares import choose_share
 from fastaug.ssl.probe.protocols import DEFAULT, Fit, Protocol
 from fastaug.ssl.probe.supervised import Interrupted, Task, classify, known_labels, supervised_table, train_classifier
@@ -266,10 +266,10 @@ def test_colas_classifier_begins_with_its_projection(music: Path, tmp_path: Path
     projection = pre_trained.projector.state_dict()
     assert torch.equal(found["run"]["head.0.1.weight"], projection["1.weight"])
     assert not torch.equal(found["other"]["head.0.1.weight"], projection["1.weight"])
-    model = supervised.Classifier(encoder(), 32, 2, (16, 8), supervised.cola_head(32, 16, 0.1))
+    model = classifier.Classifier(encoder(), 32, 2, (16, 8), classifier.projection(32, 16))
     assert [type(m).__name__ for m in model.head[0]] == ["Dropout", "Linear", "LayerNorm", "Tanh"]
     wider = dataclasses.replace(still, network_hidden=(17, 8))
-    assert supervised._projection(tmp_path / "run", CARD, wider) is None
+    assert classifier.checkpoints_projection(tmp_path / "run", CARD, wider) is None
 
 
 def test_as_published_the_clips_are_split_at_random(music: Path, tmp_path: Path) -> None:
