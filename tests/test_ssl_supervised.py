@@ -184,6 +184,24 @@ def test_rates_clipping_and_batches(music: Path, monkeypatch: pytest.MonkeyPatch
         train_classifier(task(music, protocol), encoder(), subset(train, [0]), valid)
 
 
+def test_every_epoch_has_its_own_order_and_crops(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, valid, _ = parts(music)
+    seen: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
+    model_input = supervised.model_input
+
+    def watched(batch: Any) -> torch.Tensor:
+        seen.append((tuple(batch.keys), tuple(batch.starts.tolist())))
+        return model_input(batch)
+
+    monkeypatch.setattr(supervised, "model_input", watched)
+    scripted(monkeypatch, [1.0, 1.0])
+    train_classifier(task(music, with_network(epochs=2, batch_size=16, least_batches=1)), encoder(), train, valid)
+    (first, second) = seen
+    assert sorted(first[0]) == sorted(second[0]) and first[0] != second[0]
+    starts = [dict(zip(*one, strict=True)) for one in seen]
+    assert starts[0] != starts[1]
+
+
 def test_augmentation_reaches_the_training_crops_only(music: Path) -> None:
     train, valid, test = parts(music)
     calls: list[tuple[int, ...]] = []
@@ -212,6 +230,7 @@ def test_table_of_both_modes_chooses_the_clips_of_the_probe(
 
     def watched(task: Task, encoder: nn.Module, clips: Source, *rest: Any) -> Any:
         trained_on.append(sorted(clips.key(i) for i in range(len(clips))))
+        assert {rest[0].key(i).split("/")[0] for i in range(len(rest[0]))} == {"valid"}  # stops on these
         return train(task, encoder, clips, *rest)
 
     monkeypatch.setattr(supervised, "train_classifier", watched)
