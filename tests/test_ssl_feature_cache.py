@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,23 @@ from fastaug.ssl.checkpoint import save_model
 from fastaug.ssl.cola import Cola
 from fastaug.ssl.data import discover
 from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN
+from fastaug.ssl.probe import table
 from fastaug.ssl.probe.cache import FeatureCache, file_hash, stamp
-from fastaug.ssl.probe.features import Features, join
+from fastaug.ssl.probe.features import Features, calibrate_batch_norm, join
+from fastaug.ssl.probe.label_shares import choose_share
 from fastaug.ssl.probe.protocols import DEFAULT, PROTOCOLS
 from fastaug.ssl.probe.representations import (
     Extractor,
     checkpoint,
     divide,
     load_projector,
+    pipeline,
+    random_init,
     reset,
     statistics,
     three_parts,
 )
-from fastaug.ssl.probe.table import probe_table
+from fastaug.ssl.probe.table import LOGMEL, PRETRAINED, RANDOM, Share, probe_table
 
 RATE, CROP = 8000, 2048
 CARD: dict[str, Any] = {
@@ -204,9 +209,85 @@ def test_projectors_come_back_and_their_absence_is_said(tmp_path: Path) -> None:
         load_projector(run(tmp_path / "none", kind="identity"), CARD)
 
 
+def test_untrained_encoders_are_calibrated_and_their_own(music: Path) -> None:
+    it, cpu = extractor(music, None), torch.device("cpu")
+
+    def batches() -> Any:
+        return pipeline(it.data, CARD, cpu, 8, it.parts["train"])
+
+    made = [random_init(CARD, seed, None, batches, "", cpu) for seed in (3, 3, 7)]
+    batch = next(iter(batches()))
+    with torch.no_grad():
+        first, same, other = (one.make()(batch) for one in made)
+        torch.manual_seed(3)
+        plain = SampleCNN(strides=(2,) * 9, width=0.0625).eval()
+        uncalibrated = plain(batch.audio)
+        calibrate_batch_norm(plain, (b.audio for b in batches()))
+        assert torch.equal(first, same) and torch.equal(first, plain(batch.audio))
+    assert not torch.allclose(first, uncalibrated) and not torch.allclose(first, other)
+    assert made[0].identity == made[1].identity != made[2].identity
+
+
+def test_other_rates_and_front_ends_are_other_features(music: Path) -> None:
+    it = extractor(music, None)
+    mel = statistics(CARD, torch.device("cpu"))
+    keys = [it._key(mel, it.parts["train"], "segments", 1)]
+    for change in ({"sample_rate": 4000}, {"crop_samples": 1024}, {"logmel": {"n_fft": 256}}):
+        it.card = {**CARD, **change}
+        keys.append(it._key(mel, it.parts["train"], "segments", 1))
+    assert len({str(key) for key in keys}) == 4
+
+
 def test_stamp_and_hash_see_changes(tmp_path: Path) -> None:
+    file = tmp_path / "b" / "a.tar"
+    file.parent.mkdir()
+    file.write_bytes(b"1")
+    old = stamp(str(file.parent))
+    file.write_bytes(b"2")  # as long as before
+    os.utime(file, ns=(1, 1))
+    assert stamp(str(file.parent)) != old
+    file.unlink()
     (tmp_path / "a.tar").write_bytes(b"1")
     before, content = stamp(str(tmp_path)), file_hash(tmp_path / "a.tar")
     assert stamp(f"{tmp_path}/{{a,b}}.tar") == stamp(f"{tmp_path}/*.tar")
     (tmp_path / "a.tar").write_bytes(b"22")
     assert stamp(str(tmp_path)) != before and file_hash(tmp_path / "a.tar") != content
+
+
+def test_each_row_has_its_seed_checkpoint_share_and_test_clips(
+    music: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = run(tmp_path / "a", 1), run(tmp_path / "b", 2)
+    parts = extractor(music, None)
+    data, card, device = parts.data, CARD, torch.device("cpu")
+
+    def batches() -> Any:
+        return pipeline(data, card, device, 8, parts.parts["train"], crop="random", shuffle=4096)
+
+    untrained = {f"random {seed}": random_init(card, seed, None, batches, "", device) for seed in (3, 7)}
+    found = parts.features({"a": checkpoint(a, False, device), "b": checkpoint(b, False, device), **untrained}, DEFAULT)
+    calls: list[tuple[Features, tuple[Features, ...], int]] = []
+    judged: list[torch.Tensor] = []
+    learn, judge = table.predict, table.report
+
+    def watched(head: str, train: Features, others: tuple[Features, ...], classes: int, seed: int, *rest: Any) -> Any:
+        calls.append((train, others, seed))
+        return learn(head, train, others, classes, seed, *rest)
+
+    def judging(scores: torch.Tensor, labels: torch.Tensor, *rest: Any) -> Any:
+        judged.append(labels)
+        return judge(scores, labels, *rest)
+
+    monkeypatch.setattr(table, "predict", watched)
+    monkeypatch.setattr(table, "report", judging)
+    quick = dataclasses.replace(DEFAULT, head=dataclasses.replace(DEFAULT.head, epochs=5))
+    made = probe_table(str(music), [a, b], seeds=(3, 7), shares=[Share(0.5)], protocol=quick, batch_size=8)
+    assert [row.name for row in made.rows] == [RANDOM, PRETRAINED, LOGMEL] and len(calls) == 6
+    for turn, (seed, name) in enumerate(((3, "a"), (7, "b"))):
+        for call, labels, which in zip(calls[3 * turn :], judged[3 * turn :], (f"random {seed}", name)):
+            expected = found[which]
+            train = expected["train"]
+            chosen = train.select(choose_share(train.labels, train.keys, data.classes, 0.5, seed))
+            assert call[2] == seed and equal(call[0], chosen)
+            assert equal(call[1][0], expected["valid"]) and equal(call[1][1], expected["test"])
+            assert labels is call[1][1].labels  # of the test clips

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fastaug.ssl.probe.features import Features, calibrate_batch_norm, extract, logmel_statistics
 from fastaug.ssl.probe.heads import Head, clip_logits, evaluate, predict
+from fastaug.ssl.probe.scoring import report
 from fastaug.ssl.probe.table import ProbeTable, Row
 
 
@@ -166,6 +167,14 @@ def test_table_shows_means_deviations_and_the_sampling_error() -> None:
     assert "60.0 ± 10.0" in text and "100 clips alone mean a standard error of 4.9 points" in text
     single = Row("log-mel statistics", {"accuracy": [0.5]})
     assert "±" not in str(ProbeTable([single], {"test": 100}, "about", multi=False)).splitlines()[3]
+
+
+def test_seeds_add_up_in_a_row() -> None:
+    row, labels = Row("pre-trained"), torch.tensor([0, 0, 0, 1])
+    for said in ([0, 0, 1, 1], [0, 1, 1, 0]):
+        row.add_report(report(torch.eye(2)[said], labels))
+    assert row.confusion is not None and row.confusion.tolist() == [[3, 3], [1, 1]]  # truth down
+    assert row.values["accuracy"] == [0.75, 0.25] and len(row.per_class["f1"]) == 2
 
 
 def test_confusion_matrix_in_text() -> None:

@@ -19,7 +19,7 @@ from fastaug.ssl.checkpoint import STATE, load_encoder, save_model
 from fastaug.ssl.cola import Cola
 from fastaug.ssl.data import discover
 from fastaug.ssl.encoders import Contrastive, Projector, SampleCNN
-from fastaug.ssl.probe import supervised
+from fastaug.ssl.probe import classifier, supervised
 from fastaug.ssl.probe.label_shares import choose_share
 from fastaug.ssl.probe.protocols import DEFAULT, Fit, Protocol
 from fastaug.ssl.probe.supervised import Interrupted, Task, classify, known_labels, supervised_table, train_classifier
@@ -185,6 +185,24 @@ def test_rates_clipping_and_batches(music: Path, monkeypatch: pytest.MonkeyPatch
         train_classifier(task(music, protocol), encoder(), subset(train, [0]), valid)
 
 
+def test_every_epoch_has_its_own_order_and_crops(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, valid, _ = parts(music)
+    seen: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
+    model_input = supervised.model_input
+
+    def watched(batch: Any) -> torch.Tensor:
+        seen.append((tuple(batch.keys), tuple(batch.starts.tolist())))
+        return model_input(batch)
+
+    monkeypatch.setattr(supervised, "model_input", watched)
+    scripted(monkeypatch, [1.0, 1.0])
+    train_classifier(task(music, with_network(epochs=2, batch_size=16, least_batches=1)), encoder(), train, valid)
+    (first, second) = seen
+    assert sorted(first[0]) == sorted(second[0]) and first[0] != second[0]
+    starts = [dict(zip(*one, strict=True)) for one in seen]
+    assert starts[0] != starts[1]
+
+
 def test_augmentation_reaches_the_training_crops_only(music: Path) -> None:
     train, valid, test = parts(music)
     calls: list[tuple[int, ...]] = []
@@ -213,6 +231,7 @@ def test_table_of_both_modes_chooses_the_clips_of_the_probe(
 
     def watched(task: Task, encoder: nn.Module, clips: Source, *rest: Any) -> Any:
         trained_on.append(sorted(clips.key(i) for i in range(len(clips))))
+        assert {rest[0].key(i).split("/")[0] for i in range(len(rest[0]))} == {"valid"}  # stops on these
         return train(task, encoder, clips, *rest)
 
     monkeypatch.setattr(supervised, "train_classifier", watched)
@@ -267,10 +286,10 @@ def test_colas_classifier_begins_with_its_projection(music: Path, tmp_path: Path
     projection = pre_trained.projector.state_dict()
     assert torch.equal(found["run"]["head.0.1.weight"], projection["1.weight"])
     assert not torch.equal(found["other"]["head.0.1.weight"], projection["1.weight"])
-    model = supervised.Classifier(encoder(), 32, 2, (16, 8), supervised.cola_head(32, 16, 0.1))
+    model = classifier.Classifier(encoder(), 32, 2, (16, 8), classifier.projection(32, 16))
     assert [type(m).__name__ for m in model.head[0]] == ["Dropout", "Linear", "LayerNorm", "Tanh"]
     wider = dataclasses.replace(still, network_hidden=(17, 8))
-    assert supervised._projection(tmp_path / "run", CARD, wider) is None
+    assert classifier.checkpoints_projection(tmp_path / "run", CARD, wider) is None
 
 
 def test_as_published_the_clips_are_split_at_random(music: Path, tmp_path: Path) -> None:

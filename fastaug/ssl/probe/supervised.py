@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,13 +22,13 @@ from fastaug.labels import Labels
 from fastaug.shards.record import RecordError
 from fastaug.shards.source import Source, subset
 from fastaug.ssl.checkpoint import build_encoder, load_encoder, load_state, read_card, save_model, save_state
-from fastaug.ssl.cola import cola_head
 from fastaug.ssl.config import hash_of
 from fastaug.ssl.data import Dataset, model_input
 from fastaug.ssl.encoders import out_dim
 from fastaug.ssl.metrics import is_multi, labelled
 from fastaug.ssl.probe import representations as reps
 from fastaug.ssl.probe.cache import file_hash
+from fastaug.ssl.probe.classifier import Classifier, checkpoints_projection, projection
 from fastaug.ssl.probe.features import Features, extract
 from fastaug.ssl.probe.heads import (
     Best,
@@ -45,32 +44,7 @@ from fastaug.ssl.probe.rows import FINETUNED, SUPERVISED, ProbeTable, Row
 from fastaug.ssl.probe.scoring import report
 from fastaug.ssl.probe.table import ALL_LABELS, Share, finished_table, labelled_data, split_of
 
-COLA_DROPOUT = 0.1  # of the classifier in the experiments on FMA
-
-__all__ = ["Classifier", "Task", "supervised_table", "train_classifier"]
-
-
-class Classifier(nn.Module):
-    """An encoder and a head on it: input -> logits (B, n).
-
-    Args:
-        hidden: widths of the head's hidden layers, each followed by a ReLU.
-        first: takes the place of the first of them.
-    """
-
-    def __init__(
-        self, encoder: nn.Module, dim: int, classes: int, hidden: Sequence[int] = (), first: nn.Module | None = None
-    ) -> None:
-        super().__init__()
-        self.encoder = encoder
-        widths = [dim, *hidden]
-        layers = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(widths)]
-        self.head = nn.Sequential(*([] if first is None else [first]), *layers[first is not None :])
-        self.head.append(nn.Linear(widths[-1], classes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.encoder(x))
-        return logits
+__all__ = ["Task", "supervised_table", "train_classifier"]
 
 
 @dataclass(frozen=True)
@@ -131,7 +105,7 @@ def train_classifier(
         torch.manual_seed(seed)
         dim, hidden = _dim(encoder, task), task.protocol.network_hidden
         if first is None and task.protocol.network_tanh:
-            first = cola_head(dim, hidden[0], COLA_DROPOUT)
+            first = projection(dim, hidden[0])
         model = Classifier(encoder, dim, len(task.data.classes), hidden, first).to(task.device)
         optimiser, best = build_optimiser(model, fit), Best(fit)
         about = _about(task, train, valid, seed, model)
@@ -296,7 +270,7 @@ def supervised_table(
             chosen = subset(parts["train"], share.choose(labels, keys, data.classes, seed).tolist())
             path = checkpoints[turn % len(checkpoints)] if mode == "finetune" else None
             place = folder / _place(mode, protocol, share, seed, path) if folder else None
-            start, first = _start(path, card, seed), _projection(path, card, protocol)
+            start, first = _start(path, card, seed), checkpoints_projection(path, card, protocol)
             model = train_classifier(task, start, chosen, parts["valid"], seed, place, log, first)
             said, found = classify(task, model, parts["test"])
             row.add_report(report(said.scores, found.labels, said.probabilities))
@@ -313,20 +287,6 @@ def _start(path: str | Path | None, card: dict[str, Any], seed: int) -> nn.Modul
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build_encoder(card)
-
-
-def _projection(path: str | Path | None, card: dict[str, Any], protocol: Protocol) -> nn.Module | None:
-    """A checkpoint's COLA projection, where the protocol's classifier begins with one of its width."""
-    if path is None or not protocol.network_tanh:
-        return None
-    try:
-        projection = reps.load_projector(path, card)
-    except ValueError:  # CLMR's identity, or a fusion's two
-        return None
-    if not isinstance(projection, nn.Sequential) or projection[1].out_features != protocol.network_hidden[0]:
-        return None
-    projection[0] = nn.Dropout(COLA_DROPOUT)
-    return projection
 
 
 def _place(mode: str, protocol: Protocol, share: Share, seed: int, path: str | Path | None) -> str:
