@@ -179,10 +179,11 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         """Play epoch ``self.epoch``; exhausting it moves on to the next, leaving early restarts it."""
+        self._hear()  # first: word of lost batches may end an epoch
         progress, worker = self._progress, this_worker()
         if progress.begun:  # and left early, or by this worker played to its end
             progress.reset(progress.epoch + (progress.batch >= len(self)))
-        count, epoch = len(self), progress.epoch  # in this order: word of lost batches may end an epoch
+        count, epoch = len(self), progress.epoch
         whole, empty = not (progress.batch or progress.done), True
         for batch in self._load(progress.lane(count, worker or (0, 1)), epoch, worker):
             empty = False

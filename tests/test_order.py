@@ -8,7 +8,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fastaug.shards.order import epoch_order
+from fastaug.plan import Plan
+from fastaug.shards.order import Order, epoch_order
 
 
 @pytest.mark.parametrize("sizes", [[1], [5], [3, 4, 5], [0, 7, 0, 2], [10] * 7])
@@ -171,3 +172,41 @@ def test_a_mixture_with_replacement() -> None:
     counts = np.bincount(order.records[small] - 100, minlength=10)
     assert counts.min() > 500 and counts.max() < 700
     assert order.occurrences.max() == counts.max() - 1
+
+
+def test_without_shuffle_an_epoch_that_goes_around_counts_its_repeats() -> None:
+    ranks = [epoch_order([2, 1], 0, 0, epoch_size=7, rank=rank, world_size=2) for rank in range(2)]
+    assert [part.records.tolist() for part in ranks] == [[0, 1, 2], [0, 1, 2, 0]]
+    assert [part.occurrences.tolist() for part in ranks] == [[0, 0, 0], [1, 1, 1, 2]]
+
+
+@pytest.mark.parametrize(("shards", "strided"), [(3, True), (4, False)])
+def test_fewer_shards_than_ranks_are_taken_record_by_record(shards: int, strided: bool) -> None:
+    sizes = [8] * shards
+    line = epoch_order(sizes, 0, 0, shuffle=4).records.tolist()
+    for rank in range(4):
+        part = epoch_order(sizes, 0, 0, shuffle=4, rank=rank, world_size=4).records.tolist()
+        assert (part == line[rank::4]) is strided
+
+
+@pytest.mark.parametrize("replacement", [False, True])
+def test_sources_of_one_size_in_a_mixture_have_orders_of_their_own(replacement: bool) -> None:
+    """Window 1 leaves the shards' permutation alone to tell them apart."""
+    sizes = [2] * 16
+    mixed = epoch_order(sizes * 2, 0, 0, shuffle=1, epoch_size=200, replacement=replacement, mixture=[(16, 1), (16, 1)])
+    first, second = (mixed.records[mixed.records // 32 == source] % 32 for source in range(2))
+    count = min(len(first), len(second))
+    assert count > 60 and (first[:count] != second[:count]).mean() > 0.8
+
+
+def test_a_record_drawn_twice_in_a_row_stays_two_deliveries() -> None:
+    order = Order(np.array([5, 5, 2]), np.array([0, 1, 0]))
+    alone = Plan.of(order, None, 3, drop_last=False).tasks(0)
+    assert [(task.record, task.occurrence, task.segments) for task in alone] == [
+        (5, 0, (0,)),
+        (5, 1, (0,)),
+        (2, 0, (0,)),
+    ]
+    cut = Plan.of(order, {5: 2, 2: 1}, 3, drop_last=False)
+    found = [[(task.record, task.occurrence, task.position, task.segments) for task in cut.tasks(i)] for i in range(2)]
+    assert found == [[(5, 0, 0, (0, 1)), (5, 1, 1, (0,))], [(5, 1, 1, (1,)), (2, 0, 2, (0,))]]

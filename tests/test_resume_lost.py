@@ -159,6 +159,14 @@ def test_one_that_is_left_early_begins_again_with_what_is_known_to_be_lost() -> 
     assert sorted(got) == sorted(whole)
 
 
+@pytest.mark.parametrize("kind", ["torch", "torchdata"])
+def test_epochs_that_end_with_lost_batches_pass_unasked(kind: str) -> None:
+    """Nobody looks at the Pipeline between two epochs: the workers of the next one find out by themselves."""
+    pattern = "..." + 40 * "x"
+    run = Run(pipeline(pattern), kind, 1, prefetch_factor=1)
+    assert [text for _ in range(3) for text in run.epoch()] == everything(pattern, 3)
+
+
 def test_a_stateful_loader_that_goes_back() -> None:
     """Its state is loaded into the same objects, in mid-epoch and at the end of one; and into others, between two."""
     run = Run(pipeline("...x..x.."), "torchdata", 2)
