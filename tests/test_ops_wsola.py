@@ -221,6 +221,19 @@ def test_a_clip_of_many_minutes() -> None:
     assert 0.9 < float(y[..., -1_000_000:].std()) < 1.1 and 0.9 < float(stretched[..., -1_000_000:].std()) < 1.1
 
 
+@pytest.mark.parametrize("semitones", [-3.0, 4.0])
+def test_a_row_that_is_cut_more_than_once(semitones: float) -> None:
+    """csrc/cpu/repitch.cpp takes 16 x 8040 outputs at a time: white noise around the end of the first of them."""
+    x = 0.1 * torch.randn(1, 1, 140_000, generator=torch.Generator().manual_seed(0))
+    factor, cut = float(stretch_factor(torch.tensor(semitones))), 16 * 8040
+    around = slice(cut - 1_000, cut + 1_000)
+    stretched = time_stretch(x, factor, 1000)[0][0, 0].numpy()
+    positions = np.arange(around.start, around.stop) / factor
+    expected = torch.from_numpy(reference.interpolate(stretched, positions, min(1.0, factor), 0.97, 130.0))
+    y = pitch_shift(x, 1000, semitones)[0, :, around]
+    assert in_band_db(y, expected[None], ops.PASS_BAND * min(1.0, 1 / factor)) > 100
+
+
 @pytest.mark.parametrize("length", [1, 2, 5, 31, 32, 33, 40])
 def test_short_clips_are_resampled_like_the_beginning_of_long_ones(length: int) -> None:
     """White noise in which silence follows; up to 32 samples take a path of their own."""

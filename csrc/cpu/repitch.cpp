@@ -226,7 +226,7 @@ void interpolate(const float* x, float* y, const Pieces& pieces, const FaShortFi
     float* const both = doubled + kPieces;
     const auto more = [&](long long count) {
         if (read + count - kept > room) {
-            const long long needed = flat + 2;
+            const long long needed = flat + history + 2;
             move_lines(source, static_cast<int>(needed - kept), static_cast<int>(read - needed));
             kept = needed;
         }
