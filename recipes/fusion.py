@@ -141,9 +141,8 @@ def main(cfg: Config, stop: runs.Stop | None = None) -> Path:
         losses.update(fusion.contrast(z, cfg.fusion == "joint", cfg.temperature, groups(batch, cfg.mask_group)))
         return sum(losses.values())
 
-    knn = None
+    knn, heard = None, {"sample_rate": cfg.sample_rate, "crop_samples": cfg.crop_samples, "seed": cfg.seed}
     if world.first and cfg.knn_crops and data.label:
-        heard = {"sample_rate": cfg.sample_rate, "crop_samples": cfg.crop_samples, "seed": cfg.seed}
         knn = knn_monitor(data, cfg.knn_crops, world.device, precision.dtype, **heard)
     monitor = Monitor(model.encoder, knn)  # all that is looked at while training takes at most 2 % of the time
     bar = tqdm(total=cfg.steps, initial=step, unit="step", disable=not world.first, dynamic_ncols=True)
