@@ -8,7 +8,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fastaug.shards.order import epoch_order
+from fastaug.plan import Plan
+from fastaug.shards.order import Order, epoch_order
 
 
 @pytest.mark.parametrize("sizes", [[1], [5], [3, 4, 5], [0, 7, 0, 2], [10] * 7])
@@ -196,3 +197,16 @@ def test_sources_of_one_size_in_a_mixture_have_orders_of_their_own(replacement: 
     first, second = (mixed.records[mixed.records // 32 == source] % 32 for source in range(2))
     count = min(len(first), len(second))
     assert count > 60 and (first[:count] != second[:count]).mean() > 0.8
+
+
+def test_a_record_drawn_twice_in_a_row_stays_two_deliveries() -> None:
+    order = Order(np.array([5, 5, 2]), np.array([0, 1, 0]))
+    alone = Plan.of(order, None, 3, drop_last=False).tasks(0)
+    assert [(task.record, task.occurrence, task.segments) for task in alone] == [
+        (5, 0, (0,)),
+        (5, 1, (0,)),
+        (2, 0, (0,)),
+    ]
+    cut = Plan.of(order, {5: 2, 2: 1}, 3, drop_last=False)
+    found = [[(task.record, task.occurrence, task.position, task.segments) for task in cut.tasks(i)] for i in range(2)]
+    assert found == [[(5, 0, 0, (0, 1)), (5, 1, 1, (0,))], [(5, 1, 1, (1,)), (2, 0, 2, (0,))]]
