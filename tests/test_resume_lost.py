@@ -13,6 +13,8 @@ import torch
 
 from corpus import RATE, encoded, tone
 from fastaug import Batch, Mix, Pipeline, Record
+from fastaug.batch import Place
+from fastaug.progress import Progress
 
 CLIPS = [encoded(tone(0.1, seed), "wav") for seed in range(4)]
 COMMON: dict[str, Any] = {"sample_rate": RATE, "crop_samples": 400, "device": "cpu", "views": 2, "batch_size": 1}
@@ -188,6 +190,16 @@ def test_a_stateful_loader_that_takes_its_state_every_few_steps(stop: int) -> No
     whole = list(Run(pipeline("........."), "torchdata", 2, snapshot_every_n_steps=4).rest(2))
     run = Run(pipeline("........."), "torchdata", 2, whole[stop][1], snapshot_every_n_steps=4)
     assert [text for text, _ in run.rest(2)] == [text for text, _ in whole[stop + 1 :]]
+
+
+def test_what_an_iteration_still_delivers_does_not_undo_the_choice_of_an_epoch() -> None:
+    progress, stamp = Progress(), (7, 0, 0)
+    progress.deliver(Place(0, 0, 5, 2, 0, stamp))
+    progress.reset(3)
+    progress.deliver(Place(0, 1, 5, 2, 0, stamp))
+    assert progress.state() == {"epoch": 3, "batch": 0, "turn": 0, "done": []}
+    progress.deliver(Place(3, 1, 5, 2, 0, (8, 2, 0)))
+    assert progress.state() == {"epoch": 3, "batch": 0, "turn": 2, "done": [1]}
 
 
 def test_a_state_with_gaps_is_not_the_edge_of_an_epoch() -> None:
