@@ -32,6 +32,11 @@ def test_classes_keep_their_proportions() -> None:
     assert ONE[chosen].bincount().tolist() == [8, 6, 6]
 
 
+def test_a_share_is_rounded_to_the_nearest_clip() -> None:
+    labels, keys = torch.tensor([0, 1] * 5), [str(i) for i in range(10)]
+    assert [len(choose_share(labels, keys, "ab", share)) for share in (0.2, 0.24, 0.25, 0.26, 1.0)] == [2, 2, 3, 3, 10]
+
+
 def test_unlabelled_clips_count_for_nothing() -> None:
     labels = ONE.clone()
     labels[100:] = -1
