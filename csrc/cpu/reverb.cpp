@@ -8,8 +8,6 @@
 
 namespace {
 
-constexpr long long kCached = 1 << 21;  // samples; a result of more is written past the caches
-
 struct Side {
     FaRings<kReverbCombs> combs;
     FaRings<kReverbAllpasses> allpasses;
@@ -208,7 +206,7 @@ void reverb_row(const float* in, float* out, const float* p, long long channels,
 void fa_reverb(const float* x, float* y, const float* settings, const unsigned char* active, long long rows,
                long long channels, long long length, double rate, int wet_only, int clip, int adjoint,
                long long threads) {
-    const bool past = x != y && fa::only_row < 0 && rows * channels * length > kCached;
+    const bool past = x != y && fa::past_caches(rows * channels * length);
     fa::parallel_rows(rows, threads, [&](long long row) {
         const long long offset = row * channels * length;
         if (!active || active[row]) {
