@@ -4,6 +4,9 @@
 #pragma once
 
 #include "fa_compat.h"
+#if !FA_CUDA
+#include "fa_simd.h"  // before the templates: vectors have no namespace in which fa_held could be found later
+#endif
 
 constexpr int kReverbCombs = 8;
 constexpr int kReverbAllpasses = 4;
@@ -93,7 +96,11 @@ template <class Value>
 FA_HD Value fa_reverb_limit(const Value& value, int clip) {
     const Value one = Value{} + 1.0f;
     if (!clip) return value;
+#if FA_CUDA
     return value > one ? one : value < -one ? -one : value;
+#else
+    return fa_held(value, one);
+#endif
 }
 
 // What side `side` hears of the two channels' samples (pre-delayed by the caller).

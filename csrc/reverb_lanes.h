@@ -96,7 +96,7 @@ FA_HD void fa_reverb_from_phases(Vector (&v)[4]) {
 }
 
 // Delay lines that are written side by side: rings of one capacity, in segments. A ring is followed by a copy of its
-// first vector and preceded by a copy of its last number, so that vectors may be read across its end.
+// first vector, so that vectors may be read across its end.
 template <int kCount>
 struct FaRings {
     float* ring[kCount];           // phase 0; the others follow at distances of `stride`
@@ -112,10 +112,10 @@ struct FaRings {
         for (int i = 0; i < kCount; ++i) {
             capacity = std::max(capacity, (delays[i] / phases / kReverbLanes + 1) * kReverbLanes);
         }
-        stride = capacity + 2 * kReverbLanes;
+        stride = capacity + kReverbLanes;
         const size_t size = static_cast<size_t>(stride) * static_cast<size_t>(phases);
         for (int i = 0; next && i < kCount; ++i) {
-            ring[i] = next + i * size + kReverbLanes;
+            ring[i] = next + i * size;
             lead[i] = capacity - delays[i] / phases;
             for (int j = 0; j < phases; ++j) {
                 const int from = j - delays[i] % phases;
@@ -125,31 +125,33 @@ struct FaRings {
         return kCount * size;
     }
 
+    // From 1 to the capacity, as a phase that wraps into the segment before is read one number earlier.
     FA_HD int read(int i) const {
         const int at = write + lead[i];
-        return at < capacity ? at : at - capacity;
+        return at <= capacity ? at : at - capacity;
     }
 
-    // After the vectors at `write` have been stored: the copies, and on to the next ones. No delay is shorter than a
-    // vector, so the last numbers are not read from their copy before the first ones have been written again.
+    // After the vectors at `write` have been stored: the copy, and on to the next ones.
     template <class Vector>
-    FA_HD void advance(int by = kReverbWidth<Vector>) {
+    FA_HD void advance() {
         if (write == 0) {
             for (float* numbers : ring) {
                 for (int j = 0; j < phases; ++j, numbers += stride) {
                     fa_store(numbers + capacity, fa_load<Vector>(numbers));
-                    numbers[-1] = numbers[capacity - 1];
                 }
             }
         }
-        write += by;
+        write += kReverbWidth<Vector>;
         write = write < capacity ? write : 0;
     }
 };
 
-// The damping d of all combs, the one-pole low-pass s[n] = x[n] + d (s[n-1] - x[n]), and the feedback behind it. Within
-// a segment the recursion runs from s = x before it. What that leaves out is the deviation s - x there, times d, d^2
-// ... : rounding vanishes with the deviation at low frequencies, where the feedback would add up fifty times its bias.
+// The damping d of all combs, the one-pole low-pass s[n] = x[n] + d (s[n-1] - x[n]), and the feedback behind it: one
+// multiply-add each on t = s / (1 - d). The recursion runs along each segment from t = 0 before it; what that leaves
+// out is t there, times d, d^2 ...
+//
+// At 0 Hz the longest reverberation adds up fifty times what feedback * (1 - d) is off by when rounded, relative to
+// 1 - d. So d moves by up to 4 units in its last place to where that is least.
 template <class Vector, int kPhases>
 struct FaDamping {
     static constexpr int levels() {  // of the scan: less than 0.5 ^ 32 is left out
@@ -158,14 +160,22 @@ struct FaDamping {
         return count;
     }
     static constexpr int kLevels = levels();
-    Vector damping, feedback, power[kLevels + 1], returned[kPhases];
+    Vector damping, input, power[kLevels + 1], returned[kPhases];
 
-    FA_HD FaDamping(float d, float gain) {
-        damping = Vector{} + d;
-        feedback = Vector{} + gain;
+    FA_HD FaDamping(float d, float feedback) {
+        float pole = d, gain = 0.0f;
+        double least = 1.0;
+        for (int step = -4; step <= 4; ++step) {
+            const float moved = fa_bits_to_float(fa_float_to_bits(d) + static_cast<uint32_t>(step));
+            const double rest = 1.0 - static_cast<double>(moved), wanted = static_cast<double>(feedback) * rest;
+            const double error = fabs(static_cast<double>(static_cast<float>(wanted)) - wanted) / rest;
+            if (error < least) least = error, pole = moved, gain = static_cast<float>(wanted);
+        }
+        damping = Vector{} + pole;
+        input = Vector{} + gain;
         double value = 1.0;
         for (Vector& r : returned) {
-            value *= static_cast<double>(d);
+            value *= static_cast<double>(pole);
             r = Vector{} + static_cast<float>(static_cast<double>(gain) * value);
         }
         for (Vector& p : power) {
@@ -174,7 +184,7 @@ struct FaDamping {
         }
     }
 
-    // The deviation at the end of each lane's segment, from what it would be had it been 0 before: sum over k of
+    // t at the end of each lane's segment, from what it would be had it been 0 before: sum over k of
     // d^(k kPhases) part[L - k], in doubling steps.
     template <int kLevel = 0>
     FA_HD Vector carried(const Vector& part) const {
@@ -185,27 +195,27 @@ struct FaDamping {
         }
     }
 
-    // The first half: added becomes feedback * (low-pass of x) + added, kPhases samples a lane, but for the deviation
-    // before each segment. Returns the deviation that this leaves at their ends. earlier: the sample before each.
+    // The first half: added becomes feedback * (low-pass of x) + added, kPhases samples a lane, but for what lies
+    // before each segment other than t = `earlier`. Returns t at their ends.
     FA_HD Vector start(const Vector* x, const Vector& earlier, Vector* added) const {
-        Vector state = earlier;
+        Vector t = earlier;
         for (int j = 0; j < kPhases; ++j) {
-            state = fa_fma(damping, state - x[j], x[j]);
-            added[j] = fa_fma(feedback, state, added[j]);
+            t = fa_fma(damping, t, x[j]);
+            added[j] = fa_fma(input, t, added[j]);
         }
-        return state - x[kPhases - 1];
+        return t;
     }
 
-    // The second half. Returns the deviations at the ends of segments.
+    // The second half. Returns the true t at the ends of segments.
     FA_HD Vector finish(const Vector& part, Vector* added) const {
-        const Vector ends = carried(part), deviation = fa_shifted<1>(Vector{}, ends);
-        for (int j = 0; j < kPhases; ++j) added[j] = fa_fma(returned[j], deviation, added[j]);
+        const Vector ends = carried(part), before = fa_shifted<1>(Vector{}, ends);
+        for (int j = 0; j < kPhases; ++j) added[j] = fa_fma(returned[j], before, added[j]);
         return ends;
     }
 };
 
-// One tile of a comb: a vector of segments. carry: in lane 0, the deviation at the end of the last tile (and 0 beside
-// it: a number alone, read from the vector stored before, would have to wait for the cache).
+// One tile of a comb: a vector of segments. carry: in lane 0, t at the end of the last tile (and 0 beside it: a number
+// alone, read from the vector stored before, would have to wait for the cache).
 template <class Vector, int kPhases>
 struct FaCombTile {
     Vector in[kPhases], part;
@@ -213,14 +223,13 @@ struct FaCombTile {
     FA_HD void start(const FaRings<kReverbCombs>& rings, int k, const FaDamping<Vector, kPhases>& damping,
                      const float* carry, const Vector* input, Vector* sum) {
         const int read = rings.read(k);
-        const Vector earlier = fa_load<Vector>(rings.past[k][kPhases - 1] + read - 1);
         Vector out[kPhases];
         for (int j = 0; j < kPhases; ++j) {
             out[j] = fa_load<Vector>(rings.past[k][j] + read);
             sum[j] += out[j];
             in[j] = input[j];
         }
-        part = damping.start(out, earlier + fa_load<Vector>(carry + k * kReverbLanes), in);
+        part = damping.start(out, fa_load<Vector>(carry + k * kReverbLanes), in);
     }
 
     FA_HD void finish(const FaRings<kReverbCombs>& rings, int k, const FaDamping<Vector, kPhases>& damping,
@@ -257,31 +266,19 @@ FA_HD void fa_reverb_combs(FaRings<kReverbCombs>& rings, float* carry, const flo
     }
 }
 
-// The four allpasses in series and the gain, in place, on n samples one after another: runs of vectors in which no ring
-// comes to its end.
+// The four allpasses in series and the gain, in place, on n samples one after another.
 template <class Vector>
 FA_HD void fa_reverb_allpasses(FaRings<kReverbAllpasses>& rings, float* wet, int n, float wet_gain) {
     constexpr int kWidth = kReverbWidth<Vector>;
-    const Vector half = Vector{} + 0.5f;
-    for (int i = 0; i < n;) {
-        int run = rings.write == 0 ? kWidth : std::min(n - i, rings.capacity - rings.write);  // 0: to be copied at once
-        const float* from[kReverbAllpasses];
-        float* to[kReverbAllpasses];
-        for (int k = 0; k < kReverbAllpasses; ++k) {
-            const int read = rings.read(k);
-            from[k] = rings.ring[k] + read, to[k] = rings.ring[k] + rings.write;
-            run = std::min(run, (rings.capacity - read + kWidth - 1) / kWidth * kWidth);
+    const Vector half = Vector{} + 0.5f, gain = Vector{} + wet_gain;
+    for (int i = 0; i < n; i += kWidth) {
+        Vector value = fa_load<Vector>(wet + i);
+        FA_UNROLL(4) for (int k = 0; k < kReverbAllpasses; ++k) {
+            const Vector out = fa_load<Vector>(rings.ring[k] + rings.read(k));
+            fa_store(rings.ring[k] + rings.write, fa_fma(half, out, value));
+            value = out - value;
         }
-        for (const int end = i + run; i < end; i += kWidth) {
-            Vector value = fa_load<Vector>(wet + i);
-            FA_UNROLL(4) for (int k = 0; k < kReverbAllpasses; ++k) {
-                const Vector out = fa_load<Vector>(from[k]);
-                fa_store(to[k], fa_fma(half, out, value));
-                value = out - value;
-                from[k] += kWidth, to[k] += kWidth;
-            }
-            fa_store(wet + i, value * wet_gain);
-        }
-        rings.template advance<Vector>(run);
+        fa_store(wet + i, value * gain);
+        rings.template advance<Vector>();
     }
 }

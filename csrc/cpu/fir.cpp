@@ -175,6 +175,10 @@ void run_row(const float* x, float* y, double cutoff, bool highpass, long long c
         if (highpass && x != y) std::copy(x, x + channels * length, y);
         return;
     }
+    if (length == 1) {  // the same number everywhere: the gain at 0 Hz, 1 or 0
+        for (long long c = 0; c < channels; ++c) y[c] = highpass ? x[c] - x[c] : x[c];
+        return;
+    }
     thread_local Scratch scratch;
     if (length <= kShort) {
         run_short(x, y, cutoff, half, highpass, channels, static_cast<int>(length), scratch);

@@ -54,6 +54,9 @@ void rows_on_std_threads(long long rows, int threads, FirstException& first, Bod
 // The only row that ops work on while this thread takes a row through several of them; else -1.
 inline thread_local long long only_row = -1;
 
+// Whether a result of so many samples is written past the caches: all rows of an op's, and more than the caches hold.
+inline bool past_caches(long long samples) { return only_row < 0 && samples > 1 << 21; }
+
 // Calls body(row) once for each row in [0, rows), on up to `threads` threads. The order and the thread of a row are
 // unspecified: a row's result must depend on that row alone.
 template <class Body>

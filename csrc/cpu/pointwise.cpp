@@ -131,8 +131,6 @@ FA_HD void stream_copy_lanes(const float* x, float* y, int64_t count) {
 FA_BY_WIDTH(stream_scaled, (const float* x, float* y, int64_t count, FaLevel level), (x, y, count, level))
 FA_BY_WIDTH(stream_copy, (const float* x, float* y, int64_t count), (x, y, count))
 
-constexpr int64_t kCached = 1 << 21;  // samples; a result of more is written past the caches
-
 void levels(const float* x, float* y, int64_t count, FaLevel before, FaLevel after, bool past) {
     const bool first = !fa_is_plain(before), second = !fa_is_plain(after);
     if (first && second) return scale_twice(x, y, count, before, after);
@@ -162,7 +160,7 @@ void fa_pointwise(const float* x, float* y, const long long* starts, const unsig
                   long long threads) {
     const FaLevel plain = {1.0f, fa_no_limit()};
     const int64_t n = channels * out_length;
-    const bool past = x != y && fa::only_row < 0 && rows * n > kCached;
+    const bool past = x != y && fa::past_caches(rows * n);
     const auto noise = [&](int64_t row, const float* from, float* to, FaLevel after) {
         const int64_t sound = valid ? fa_clamp<int64_t>(valid[row], 0, out_length) : out_length;
         FaSums sums = {0.0, 0.0};
@@ -202,7 +200,7 @@ void fa_pointwise(const float* x, float* y, const long long* starts, const unsig
 }
 
 void fa_repeat(const float* x, float* y, long long rows, long long given, long long size, long long threads) {
-    const bool past = fa::only_row < 0 && rows * size > kCached;
+    const bool past = fa::past_caches(rows * size);
     fa::parallel_rows(rows, threads, [&](long long row) {
         (past ? stream_copy : copy)(x + row % given * size, y + row * size, size);
     });

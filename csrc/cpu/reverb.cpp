@@ -8,8 +8,6 @@
 
 namespace {
 
-constexpr long long kCached = 1 << 21;  // samples; a result of more is written past the caches
-
 struct Side {
     FaRings<kReverbCombs> combs;
     FaRings<kReverbAllpasses> allpasses;
@@ -30,11 +28,21 @@ struct Flags {
 };
 
 // What side `side` hears at [start, start + n). Before the beginning that is what heard holds at first, zeros.
+template <class Vector>
 FA_HD void hear(const Unit& unit, int side, float* FA_RESTRICT heard, long long start, int n, int clip) {
-    const int mode = unit.mode, silent = start >= 0 ? 0 : start < -n ? n : static_cast<int>(-start);
+    constexpr int kWidth = kReverbWidth<Vector>;
     const float *left = unit.in[0] + start, *right = unit.in[unit.channels - 1] + start;
-    for (int i = silent; i < n; ++i) {
-        heard[i] = fa_reverb_input(mode, side, fa_reverb_limit(left[i], clip), fa_reverb_limit(right[i], clip));
+    const bool both = unit.mode == kReverbStereo;
+    if (unit.channels == 2 && side == 1 && !both) left = right;
+    int i = start >= 0 ? 0 : start < -n ? n : static_cast<int>(-start);
+    for (; i + kWidth <= n; i += kWidth) {
+        Vector value = fa_reverb_limit(fa_load<Vector>(left + i), clip);
+        if (both) value = (value + fa_reverb_limit(fa_load<Vector>(right + i), clip)) * 0.5f;
+        fa_store(heard + i, value);
+    }
+    for (; i < n; ++i) {
+        const float value = fa_reverb_limit(left[i], clip);
+        heard[i] = both ? (value + fa_reverb_limit(right[i], clip)) * 0.5f : value;
     }
 }
 
@@ -85,7 +93,7 @@ FA_HD void reverb_unit(const Unit& unit, Side* sides, const FaReverbCoefficients
         const int whole = (n + kWhole - 1) / kWhole * kWhole;
         fetch(unit, start, n, flags.past);
         for (int s = 0; s < unit.sides; ++s) {
-            if (s == 0 || heard_apart) hear(unit, s, heard, start - c.pre_delay, n, flags.clip);
+            if (s == 0 || heard_apart) hear<Vector>(unit, s, heard, start - c.pre_delay, n, flags.clip);
             fa_reverb_combs(sides[s].combs, sides[s].carry, heard, wet[s], whole, damping);
             fa_reverb_allpasses<Vector>(sides[s].allpasses, wet[s], whole, c.wet_gain);
         }
@@ -198,7 +206,7 @@ void reverb_row(const float* in, float* out, const float* p, long long channels,
 void fa_reverb(const float* x, float* y, const float* settings, const unsigned char* active, long long rows,
                long long channels, long long length, double rate, int wet_only, int clip, int adjoint,
                long long threads) {
-    const bool past = x != y && fa::only_row < 0 && rows * channels * length > kCached;
+    const bool past = x != y && fa::past_caches(rows * channels * length);
     fa::parallel_rows(rows, threads, [&](long long row) {
         const long long offset = row * channels * length;
         if (!active || active[row]) {

@@ -82,10 +82,13 @@ class chain:
 
 
 class collecting:
-    """``with collecting()``, in a chain: the ops called here wait. Nothing here may look at samples."""
+    """``with collecting()``, in a chain: the ops called here wait, if ``wanted``. Nothing here may look at samples."""
+
+    def __init__(self, wanted: bool = True) -> None:
+        self.wanted = wanted
 
     def __enter__(self) -> None:
-        _waiting.collects = True
+        _waiting.collects = self.wanted
 
     def __exit__(self, *_: object) -> None:
         _waiting.collects = False

@@ -66,10 +66,7 @@ class _Line:
         """The samples after everything that waits."""
         if self.waiting is not None:
             steps, self.waiting = self.waiting, None
-            if self.chained:
-                with rows.collecting():
-                    self.put(fused.run(self.samples, steps, self.inplace))
-            else:
+            with rows.collecting(self.chained):
                 self.put(fused.run(self.samples, steps, self.inplace))
         return self.samples
 
