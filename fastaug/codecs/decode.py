@@ -22,6 +22,8 @@ from fastaug.ops.resample import output_length
 
 __all__ = ["decode", "describe"]
 
+_PATH = (str, Path)
+
 
 def decode(
     encoded: Sequence[Encoded],
@@ -127,8 +129,7 @@ class _Batch:
         self.status = torch.zeros(first.shape, dtype=torch.int64)
         self.reasons: dict[tuple[int, int], str] = {}
         names = names or [_name(item, i) for i, item in enumerate(encoded)]
-        gone = [isinstance(item, str | Path) and not os.path.isfile(item) for item in encoded]
-        self.encoded = [None if missing else item for item, missing in zip(encoded, gone, strict=True)]
+        self.encoded = [None if isinstance(item, _PATH) and not os.path.isfile(item) else item for item in encoded]
         self.members = Members([item if item is not None else b"" for item in self.encoded], names, threads)
 
     def fail(self, b: int, error: DecodeError, v: int | None = None) -> None:
@@ -141,12 +142,13 @@ class _Batch:
         """Samples (V, B, C, T) on the device."""
         native, other = self._sort()
         others = self._through_libsndfile(other)
-        counts = {*self.members.table["channels"][native].tolist(), *(crop.shape[0] for crop in others.values())}
-        if self.channels is None and len(counts) > 1:
-            raise ValueError(f"members have {sorted(counts)} channels: give channels=1, or decode them apart")
-        shape = (*self.first.shape, self.channels or max(counts, default=1), self._width(native, others))
-        places = np.add.outer(np.arange(shape[0]) * shape[1], native).ravel()  # rows of the result
-        wanted = Wanted(places % max(shape[1], 1), places, self.first.ravel()[places], self.count.ravel()[places])
+        shape = (*self.first.shape, self.channels or self._common(native, others), self._width(native, others))
+        if len(native) == shape[1]:
+            places = np.arange(shape[0] * shape[1])  # rows of the result
+            wanted = Wanted(places % max(shape[1], 1), places, self.first.ravel(), self.count.ravel())
+        else:
+            places = np.add.outer(np.arange(shape[0]) * shape[1], native).ravel()
+            wanted = Wanted(places % shape[1], places, self.first.ravel()[places], self.count.ravel()[places])
         flat = (shape[0] * shape[1], *shape[2:])
         if device is not None and torch.device(device).type == "cuda":
             rows, failed = decode_on_device(self.members, wanted, self.sample_rate, flat, device, self.threads)
@@ -166,9 +168,12 @@ class _Batch:
 
     def _sort(self) -> tuple[Ints, list[int]]:
         """Members for the native decoders, and those for libsndfile; the others have failed."""
+        simple = self.members.simple(self.sample_rate, self.channels)
+        if simple.all():
+            return np.arange(len(simple)), []
         table = self.members.table
         native, other = table["status"] == Status.OK, table["status"] == Status.UNSUPPORTED
-        for b in np.flatnonzero(~other & ~self.members.simple(self.sample_rate, self.channels)).tolist():
+        for b in np.flatnonzero(~other & ~simple).tolist():
             try:
                 if self.encoded[b] is None:
                     raise DecodeError(f"{self.members.names[b]}: {Status.NOT_FOUND.meaning}", Status.NOT_FOUND)
@@ -207,11 +212,18 @@ class _Batch:
                     found |= crops
         return found
 
+    def _common(self, native: Ints, others: dict[tuple[int, int], Tensor]) -> int:
+        """The number of channels that all members have. Raises ValueError."""
+        counts = {*self.members.table["channels"][native].tolist(), *(crop.shape[0] for crop in others.values())}
+        if len(counts) > 1:
+            raise ValueError(f"members have {sorted(counts)} channels: give channels=1, or decode them apart")
+        return max(counts, default=1)
+
     def _width(self, native: Ints, others: dict[tuple[int, int], Tensor]) -> int:
         """T: the largest length, as far as there is one."""
         table = self.members.table
         widths = [int(self.count.max(initial=0)), *(crop.shape[1] for crop in others.values())]
-        if (self.count < 0).any():
+        if self.count.min(initial=0) < 0:
             for b in native.tolist():
                 rate = int(table["rate"][b])
                 total = output_length(int(table["frames"][b]), rate, self.sample_rate or rate)
@@ -220,23 +232,26 @@ class _Batch:
 
 
 def _name(item: Encoded, i: int) -> str:
-    return str(item) if isinstance(item, str | Path) else f"encoded[{i}]"
+    return str(item) if isinstance(item, _PATH) else f"encoded[{i}]"
 
 
 def _crops(starts: Tensor | npt.ArrayLike, lengths: Tensor | npt.ArrayLike | None, members: int) -> tuple[Ints, Ints]:
     """Starts and lengths, each (V, B); length -1 where the crop goes to the end."""
     first = _broadcast(starts, members, "starts")
     count = np.full_like(first, -1) if lengths is None else _broadcast(lengths, members, "lengths")
-    if lengths is not None and (count < 0).any():
+    if lengths is not None and count.min(initial=0) < 0:
         raise ValueError("lengths must not be negative")
-    return tuple(np.broadcast_arrays(first, count))  # type: ignore[return-value]
+    if first.shape != count.shape:
+        first, count = np.broadcast_arrays(first, count)
+    return first, count
 
 
 def _broadcast(values: Tensor | npt.ArrayLike, members: int, name: str) -> Ints:
     array = np.asarray(values)
-    if not np.issubdtype(array.dtype, np.integer):
+    if array.dtype.kind not in "iu":
         raise ValueError(f"{name} must be whole samples, got {array.dtype}")
     if array.ndim > 2 or (array.ndim and array.shape[-1] != members):
         raise ValueError(f"{name} must be an int, ({members},) or (V, {members}), got shape {array.shape}")
-    views = len(array) if array.ndim == 2 else 1
-    return np.broadcast_to(array.astype(np.int64), (views, members))
+    every = np.empty((len(array) if array.ndim == 2 else 1, members), np.int64)
+    every[:] = array
+    return every

@@ -78,11 +78,14 @@ class Members:
 
     def __init__(self, encoded: Sequence[Encoded], names: Sequence[str], threads: int) -> None:
         self.names = names
-        self._bytes = [_as_bytes(item) for item in encoded]
+        self._bytes: list[Any] = list(encoded)
         self.table = np.zeros(len(encoded), _MEMBER)
-        self.table["address"] = [item.__array_interface__["data"][0] for item in self._bytes]
-        self.table["size"] = [item.size for item in self._bytes]
-        _library.native().fa_audio_probe(self.table.ctypes.data, len(encoded), threads)
+        native, address = _library.native(), self.table.ctypes.data
+        if not native.bytes_at(self._bytes, address, len(_MEMBER_FIELDS)):
+            self._bytes = [_as_bytes(item) for item in encoded]
+            self.table["address"] = [item.__array_interface__["data"][0] for item in self._bytes]
+            self.table["size"] = [item.size for item in self._bytes]
+        native.fa_audio_probe(address, len(encoded), threads)
         if self.table["index"].any():
             weakref.finalize(self, _release, self.table)
 
@@ -91,7 +94,7 @@ class Members:
         return Status(int(self.table["status"][i]))
 
     def view(self, i: int) -> memoryview:
-        return self._bytes[i].data
+        return memoryview(self._bytes[i])
 
     def info(self, i: int) -> Info:
         row = self.table[i]
@@ -120,9 +123,10 @@ class Members:
         """Which members a native decoder takes with nothing else to look into: whole, their channels as wanted, and a
         conversion of the rate that is within what `Info.check_conversion` allows, whatever it is exactly."""
         table = self.table
-        rate = sample_rate or table["rate"]
-        near = (table["rate"] < 64 * rate) & (rate < 64 * table["rate"])
-        found = (table["status"] == Status.OK) & near & (table["present"] == table["frames"])
+        found = (table["status"] == 0) & (table["present"] == table["frames"])
+        if sample_rate is not None:
+            rate = table["rate"]
+            found &= (rate < 64 * sample_rate) & (64 * rate > sample_rate)
         return found if channels in (None, 1) else found & (table["channels"] == channels)
 
     def check_end(self, i: int, stop: int | None = None, sample_rate: int | None = None) -> None:
@@ -209,7 +213,7 @@ def decode_into(
         members.table.ctypes.data, table.ctypes.data, count, sample_rate or 0, filters.ctypes.data, len(plans),
         outcomes.ctypes.data, samples.data_ptr(), rows, channels, width, _PIECE, threads,
     )  # fmt: skip
-    failed = np.flatnonzero(outcomes[:, 0])
+    failed = outcomes[:, 0].nonzero()[0]
     return {int(table[1, i]): (Status(int(outcomes[i, 0])), int(outcomes[i, 1])) for i in failed}
 
 
