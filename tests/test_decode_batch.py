@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -62,6 +63,39 @@ def test_threads_and_batch_mates_change_nothing() -> None:
     for b in (0, 5, 23):
         alone, _ = decode(batch[b : b + 1], starts[:1, b], 3_000, 22_050)
         assert torch.equal(alone[0], one[0, b])
+
+
+@pytest.mark.parametrize("threads", [2, 7])
+def test_a_batch_of_many_large_pages(threads: int) -> None:
+    data = [encoded(tone(3.0, i, 44_100, 2), "wav", 44_100) for i in range(4)] * 12
+    starts, length = np.arange(48) * 50, 59_049
+    one, _ = decode(data, starts, length, 22_050, num_threads=1)
+    for _ in range(3):  # fresh memory, and such as an earlier result had
+        many, status = decode(data, starts, length, 22_050, num_threads=threads)
+        assert torch.equal(many, one) and not status.any()
+        many.fill_(7.0)
+        del many
+
+
+def test_a_process_forked_after_threads_have_run_decodes_on_threads() -> None:
+    """Neither OpenMP's threads nor any others have come along: waiting for them would last for ever."""
+    batch = [*clips(6), encoded(tone(0.6, 7), "ogg"), encoded(tone(0.6, 8, 44_100), "mp3", 44_100)]
+    before, _ = decode(batch, 100, 5_000, 22_050, num_threads=2)
+    torch.ones(1 << 20).add_(1.0)  # torch's own threads
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.alarm(30)
+            for _ in range(3):
+                again, status = decode(batch, 100, 5_000, 22_050, num_threads=2)
+                if not np.array_equal(again.numpy(), before.numpy()) or status.numpy().any():
+                    os._exit(2)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert torch.equal(decode(batch, 100, 5_000, 22_050, num_threads=2)[0], before)
 
 
 @pytest.mark.parametrize("kind", NATIVE)
