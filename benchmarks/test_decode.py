@@ -1,5 +1,5 @@
-"""Random 2.68 s crops of 16 tracks (30 s, 44.1 kHz, stereo, encoded, in memory) as mono at 22,050 Hz, a batch of them in
-a call of ours, clip by clip elsewhere; and whole MP3 and FLAC files as they are. MP3 is LAME's at a constant
+"""Random 2.68 s crops of 16 tracks (30 s, 44.1 kHz, stereo, encoded, in memory) as mono at 22,050 Hz, a batch of them
+in a call of ours, clip by clip elsewhere; and whole MP3 and FLAC files as they are. MP3 is LAME's at a constant
 192 kbit/s, FLAC libsndfile's at its default level."""
 
 from __future__ import annotations
