@@ -75,8 +75,11 @@ def test_a_table_gives_a_result_for_each_row_and_metric() -> None:
 
 def test_markdown_shows_percent_under_its_split() -> None:
     other = dataclasses.replace(ONE, split="artist-disjoint", seeds=1, sd=math.nan)
-    text = markdown([ONE, other, ONE])
-    assert text.count("## GTZAN") == 2 and text.count("| 55.2 ± 1.2 |") == 2 and "| 55.2 |" in text
+    second = dataclasses.replace(ONE, metric="map", mean=0.4, sd=0.02)
+    random = dataclasses.replace(ONE, system="random init", mean=0.25, sd=0.01)
+    text = markdown([ONE, second, other, random])
+    assert text.count("## GTZAN") == 2 and "| 3 | 55.2 ± 1.2 | 40.0 ± 2.0 |" in text and "| 1 | 55.2 |" in text
+    assert "| random init | 10 % of labels | 3 | 25.0 ± 1.0 | - |" in text  # this metric was not taken
     assert text.index("443/197/290") < text.index("artist-disjoint")
 
 

@@ -130,15 +130,22 @@ def markdown(results: Iterable[Result]) -> str:
         groups.setdefault((result.dataset, result.split), []).append(result)
     lines: list[str] = []
     for (dataset, split), group in groups.items():
-        lines += [f"## {dataset}", "", f"Split: {split}.", ""]
-        lines += ["| recipe | preset | system | labels | metric | seeds | result | commit | hardware, date |"]
-        lines += ["|---|---|---|---|---|---|---|---|---|"]
+        metrics = list(dict.fromkeys(r.metric for r in group))
+        head = ("recipe", "preset", "system", "labels", "seeds", *metrics, "commit", "hardware, date")
+        lines += [f"## {dataset}", "", f"Split: {split}.", "", _line(head), "|---" * len(head) + "|"]
+        rows: dict[tuple[str, ...], dict[str, str]] = {}
         for r in group:
-            value = f"{100 * r.mean:.1f}" + ("" if r.sd != r.sd else f" ± {100 * r.sd:.1f}")
-            cells = (r.recipe, r.preset, r.system, r.labels, r.metric, str(r.seeds), value, r.commit)
-            lines.append(f"| {' | '.join(cells)} | {r.hardware}, {r.date} |")
+            about = (r.recipe, r.preset, r.system, r.labels, str(r.seeds), r.commit, f"{r.hardware}, {r.date}")
+            spread = "" if r.sd != r.sd else f" ± {100 * r.sd:.1f}"
+            rows.setdefault(about, {})[r.metric] = f"{100 * r.mean:.1f}{spread}"
+        for about, values in rows.items():
+            lines.append(_line((*about[:5], *(values.get(metric, "-") for metric in metrics), *about[5:])))
         lines.append("")
     return "\n".join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def commit() -> str:
