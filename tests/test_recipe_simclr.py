@@ -18,7 +18,7 @@ import test_recipes
 from fastaug.ssl.checkpoint import load_encoder, read_card
 from fastaug.ssl.config import load_preset
 from fastaug.ssl.data import Dataset, discover
-from fastaug.ssl.encoders import EfficientNetB0, ResNet18, out_dim
+from fastaug.ssl.encoders import BandCNN, EfficientNetB0, ResNet18, out_dim
 from fastaug.ssl.training.distributed import World
 from test_recipes import CROP, RATE, RECIPES, StopAfter, command, environment, log, recipe, weights
 
@@ -144,6 +144,7 @@ def test_chains_are_what_their_sources_say(simclr: ModuleType) -> None:
 
 
 PRESETS = {
+    "simclr-cpu-small": ("BandCNN", 128, 8_000, 33),
     "simclr-demo": ("ResNet18", 512, 8_000, 33),
     "simclr-internship": ("EfficientNetB0", 1280, 22_050, 345),
     "simclr-seed001": ("ResNet18", 512, 22_050, 216),
@@ -158,12 +159,13 @@ def test_presets_are_the_documented_ones(simclr: ModuleType, name: str) -> None:
     assert (cfg.encoder, card["out_dim"], cfg.sample_rate, 1 + cfg.crop_samples // cfg.hop_length) == (
         encoder, dim, rate, frames,
     )  # fmt: skip
-    assert isinstance(model.encoder, EfficientNetB0 if "Efficient" in encoder else ResNet18)
+    kinds = {"BandCNN": BandCNN, "ResNet18": ResNet18, "EfficientNetB0": EfficientNetB0}
+    assert isinstance(model.encoder, kinds[encoder])
     row = next(
         line for line in (RECIPES.parent / "docs" / "recipes.md").read_text().splitlines() if f"`{name}`" in line
     )
     assert all(f"{value:,}" in row for value in (cfg.sample_rate, cfg.crop_samples, cfg.steps, cfg.batch_size))
-    assert {"ResNet18": "ResNet-18", "EfficientNetB0": "EfficientNet-B0"}[encoder] in row and cfg.augment in row
+    assert {"ResNet18": "ResNet-18", "EfficientNetB0": "EfficientNet-B0"}.get(encoder, encoder) in row and cfg.augment in row
 
 
 def test_weights_from_a_file_are_where_training_starts(
