@@ -165,7 +165,8 @@ def test_presets_are_the_documented_ones(simclr: ModuleType, name: str) -> None:
         line for line in (RECIPES.parent / "docs" / "recipes.md").read_text().splitlines() if f"`{name}`" in line
     )
     assert all(f"{value:,}" in row for value in (cfg.sample_rate, cfg.crop_samples, cfg.steps, cfg.batch_size))
-    assert {"ResNet18": "ResNet-18", "EfficientNetB0": "EfficientNet-B0"}.get(encoder, encoder) in row and cfg.augment in row
+    name = {"ResNet18": "ResNet-18", "EfficientNetB0": "EfficientNet-B0"}.get(encoder, encoder)
+    assert name in row and cfg.augment in row
 
 
 def test_weights_from_a_file_are_where_training_starts(
