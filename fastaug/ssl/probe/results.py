@@ -138,8 +138,8 @@ def markdown(results: Iterable[Result]) -> str:
             about = (r.recipe, r.preset, r.system, r.labels, str(r.seeds), r.commit, f"{r.hardware}, {r.date}")
             spread = "" if r.sd != r.sd else f" ± {100 * r.sd:.1f}"
             rows.setdefault(about, {})[r.metric] = f"{100 * r.mean:.1f}{spread}"
-        for about, values in rows.items():
-            lines.append(_line((*about[:5], *(values.get(metric, "-") for metric in metrics), *about[5:])))
+        for cells, values in rows.items():
+            lines.append(_line((*cells[:5], *(values.get(metric, "-") for metric in metrics), *cells[5:])))
         lines.append("")
     return "\n".join(lines)
 
