@@ -144,7 +144,7 @@ def test_chains_are_what_their_sources_say(simclr: ModuleType) -> None:
 
 
 PRESETS = {
-    "simclr-cpu-small": ("BandCNN", 128, 8_000, 33),
+    "simclr-cpu-small": ("BandCNN", 256, 8_000, 33),
     "simclr-demo": ("ResNet18", 512, 8_000, 33),
     "simclr-internship": ("EfficientNetB0", 1280, 22_050, 345),
     "simclr-seed001": ("ResNet18", 512, 22_050, 216),
