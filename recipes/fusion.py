@@ -227,14 +227,14 @@ def tables(cfg: Config) -> str:
     for name in (name for name in RUNS if cfg.mtat or name != "mtat"):
         changes = {"fusion": "separate", **RUNS[name], **({"pretrain_data": cfg.mtat} if name == "mtat" else {})}
         for seed in cfg.table_seeds:
-            one = dataclasses.replace(cfg, **changes, seed=seed, out=str(root / f"{name}-{seed}"))
+            heads = tuple(seed * len(cfg.probe_seeds) + other for other in cfg.probe_seeds)  # others for each run
+            one = dataclasses.replace(cfg, **changes, seed=seed, probe_seeds=heads, out=str(root / f"{name}-{seed}"))
             if read_card(out := main(one))[1]["step"] < cfg.steps:
                 raise KeyboardInterrupt  # the same command goes on
             found.setdefault(name, []).append(probe(one, out))
     joined = {name: join_seeds(rows) for name, rows in found.items()}
     if cfg.record:
-        about = (f"fusion --tables, {cfg.head} head", Path(cfg.preset).stem, choose_device(cfg.device))
-        record(Path(cfg.record), joined, probe_data(cfg), *about)
+        record(Path(cfg.record), joined, probe_data(cfg), cfg.head, cfg.preset, choose_device(cfg.device))
     (root / "tables.txt").write_text((text := source_tables(joined)) + "\n")
     return text
 

@@ -195,6 +195,8 @@ def test_one_command_fills_both_tables(fusion: ModuleType, music: Path, code: st
     assert sum(" ± " in line for line in lines) == 13 and (tmp_path / "tables.txt").read_text() == text + "\n"
     cards = {p.parent.name: read_card(p.parent)[1]["config"] for p in tmp_path.glob("*/model.safetensors")}
     assert {name.split("-")[0] for name in cards} == {"all", "crop", "noise", "joint", "early", "model"}
+    seeds = [json.loads((tmp_path / f"all-{seed}/fusion.json").read_text())["seeds"] for seed in (0, 1)]
+    assert seeds == [[0], [1]]  # untrained encoders and heads of their own, else a spread over the runs means nothing
     assert len(cards) == 12 and cards["joint-1"]["fusion"] == "joint" and cards["joint-1"]["seed"] == 1
     crop, noise = cards["crop-0"], cards["noise-0"]
     assert (crop["transform"], crop["spec_transform"], crop["fusion"]) == ("none", "time_mask", "separate")

@@ -290,13 +290,14 @@ def test_the_tables_stand_beside_what_was_published() -> None:
 def test_results_of_the_tables_are_recorded_once_each(tmp_path: Path) -> None:
     rows = {"audio": {"accuracy": [0.5, 0.6]}, "decision level": {"accuracy": [0.25], "weight": [0.3]}}
     data = Dataset("set", ("train",), "genre", "tiny", "by hand", ("a", "b"))
-    record(tmp_path / "r.csv", {"all": rows}, data, "fusion --tables", "fusion-demo", torch.device("cpu"))
+    record(tmp_path / "r.csv", {"all": rows}, data, "linear", "configs/fusion-demo.json", torch.device("cpu"))
     found = {r.system: r for r in read(tmp_path / "r.csv")}
     assert set(found) == {"audio", "decision level"}  # "audio: all" of table 1 is the same run
     assert found["audio"].seeds == 2 and found["audio"].mean == pytest.approx(0.55)
     assert found["audio"].sd == pytest.approx(0.070711, abs=1e-6)
     assert math.isnan(found["decision level"].sd)  # one seed has none
     assert (found["audio"].dataset, found["audio"].split, found["audio"].metric) == ("tiny", "by hand", "accuracy")
+    assert (found["audio"].recipe, found["audio"].preset) == ("fusion --tables, linear head", "fusion-demo")
 
 
 def test_seeds_of_pre_training_count_once_each() -> None:

@@ -87,7 +87,7 @@ def probe_checkpoint(
     """`fusion_rows` of the checkpoint in ``folder``, printed, and written to fusion.json there."""
     rows = fusion_rows(data, *load_encoder(folder), head, seeds, steps, device)
     about = f"{data.name}, {head} head, fusion {fusion}, split: {data.protocol}"
-    write_json(folder / "fusion.json", {"about": about, "rows": rows})
+    write_json(folder / "fusion.json", {"about": about, "seeds": list(seeds), "rows": rows})
     print(f"\n{about}\n{row_lines(rows, fusion)}")
     return rows
 

@@ -118,9 +118,9 @@ def source_tables(runs: dict[str, Rows]) -> str:
     ])  # fmt: skip
 
 
-def record(path: Path, runs: dict[str, Rows], data: Dataset, recipe: str, preset: str, device: torch.device) -> None:
+def record(path: Path, runs: dict[str, Rows], data: Dataset, head: str, preset: str, device: torch.device) -> None:
     """Append what was measured to a file like recipes/results.csv; a run that serves both tables counts once."""
-    run = where(device)
+    run, recipe, preset = where(device), f"fusion --tables, {head} head", Path(preset).stem
     found = []
     for entry in {(entry.run, entry.row): entry for entry in SOURCE}.values():
         for metric, values in runs.get(entry.run, {}).get(entry.row, {}).items():
