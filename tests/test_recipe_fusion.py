@@ -19,7 +19,7 @@ from torch import Tensor
 import test_recipes
 from fastaug import LogMel, Pipeline
 from fastaug.ssl.checkpoint import load_encoder, read_card
-from fastaug.ssl.config import load_preset
+from fastaug.ssl.config import load_preset, parse
 from fastaug.ssl.data import Dataset, discover, endless
 from fastaug.ssl.fusion.encoders import BranchCNN
 from fastaug.ssl.fusion.model import contrast, model_inputs, two_views
@@ -318,6 +318,20 @@ def test_presets_are_the_documented_ones(fusion: ModuleType, name: str) -> None:
     text = (RECIPES.parent / "docs" / "recipes.md").read_text()
     row = next(line for line in text.splitlines() if line.startswith(f"| `{name}`"))
     assert all(f"{value:,}" in row for value in (cfg.sample_rate, cfg.crop_samples, cfg.steps, cfg.batch_size, frames))
+
+
+@pytest.mark.filterwarnings("error")
+def test_help_shows_a_preset_with_lists(fusion: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        parse(fusion.Config, fusion.CONFIGS, ["--preset", "fusion-cpu-small", "--help"])
+    assert left.value.code == 0 and "(default: 0 1 2)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [0, "0", [0, "1"]])
+def test_a_list_of_something_else_is_refused(fusion: ModuleType, tmp_path: Path, value: Any) -> None:
+    (tmp_path / "own.json").write_text(json.dumps({"table_seeds": value}))
+    with pytest.raises(ValueError, match=r"own.json: table_seeds must be a list of int, got"):
+        load_preset(fusion.Config, str(tmp_path / "own.json"), fusion.CONFIGS)
 
 
 def test_the_source_preset_is_what_the_source_states(fusion: ModuleType) -> None:

@@ -69,7 +69,15 @@ def load_preset(kind: type[T], preset: str, configs: Path) -> T:
             raise ValueError(f"{path}: {key} must be one of {', '.join(map(str, choices))}, got {value!r}")
         if isinstance(types[key], type) and not isinstance(value, (int, float) if types[key] is float else types[key]):
             raise ValueError(f"{path}: {key} must be {types[key].__name__}, got {value!r}")
+        if get_origin(types[key]) is tuple:  # which JSON has not
+            values[key] = _tuple(value, get_args(types[key])[0], f"{path}: {key}")
     return kind(**{**values, "preset": preset})
+
+
+def _tuple(value: Any, kind: type, what: str) -> tuple[Any, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, kind) for each in value):
+        raise ValueError(f"{what} must be a list of {kind.__name__}, got {value!r}")
+    return tuple(value)
 
 
 def read_json(path: Path) -> dict[str, Any]:
