@@ -187,6 +187,23 @@ def test_another_experiment_in_the_folder_is_refused(music: Path, small_encoder:
     assert [line["step"] for line in log(tmp_path)] == [2]
 
 
+def test_settings_that_came_later_count_as_their_defaults(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    clmr = recipe("clmr")
+    clmr.main(config(clmr, music, small_encoder, tmp_path, steps=2))
+    state = torch.load(tmp_path / "last.pt", weights_only=True)
+    del state["config"]["mask_group"], state["config"]["temperature"]  # as an earlier version would have written it
+    torch.save(state, tmp_path / "last.pt")
+    clmr.main(config(clmr, music, small_encoder, tmp_path, steps=4, resume=True))
+    state["config"]["forgotten"] = 1
+    torch.save(state, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=r"another experiment \(forgotten: 1 there, None now\)"):
+        clmr.main(config(clmr, music, small_encoder, tmp_path, steps=4))
+    del state["config"]["forgotten"]
+    torch.save(state, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=r"another experiment \(temperature: 0.5 there, 0.2 now\)"):
+        clmr.main(config(clmr, music, small_encoder, tmp_path, steps=4, temperature=0.2))
+
+
 def test_own_folder_without_labels(tmp_path: Path, small_encoder: str, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "songs"
     folder.mkdir()

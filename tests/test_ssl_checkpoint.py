@@ -90,7 +90,7 @@ def test_code_in_a_state_file_is_not_executed(tmp_path: Path) -> None:
 
     torch.save({"config_hash": Evil()}, tmp_path / checkpoint.STATE)
     with pytest.raises(ValueError, match="cannot be read"):
-        checkpoint.load_state(tmp_path, "x", {})
+        checkpoint.load_state(tmp_path, {})
     assert not (tmp_path / "executed").exists()
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastaug.ssl.config import call_with, resolve
+from fastaug.ssl.config import call_with, hash_of, resolve
 
 FORMAT = "fastaug-encoder-1"
 MODEL, CARD, STATE = "model.safetensors", "model.json", "last.pt"
@@ -144,12 +144,19 @@ def load_encoder(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write ``folder``/last.pt, all or nothing. ``state`` must have "config_hash", "config" and "step"."""
+    """Write ``folder``/last.pt, all or nothing. ``state`` must have "config" and "step"."""
     write_whole(folder / STATE, lambda partial: torch.save(state, partial))
 
 
-def load_state(folder: Path, config_hash: str, config: dict[str, Any], required: bool = False) -> dict[str, Any] | None:
+def load_state(
+    folder: Path, config: dict[str, Any], required: bool = False, defaults: dict[str, Any] | None = None
+) -> dict[str, Any] | None:
     """The state to resume from, None when ``folder`` has none.
+
+    Args:
+        config: the settings of the run to go on with; JSON-able.
+        required: one must be there.
+        defaults: of settings that the version which wrote the state may not have known: there they count as these.
 
     Raises:
         FileNotFoundError: ``required`` and none there.
@@ -164,14 +171,12 @@ def load_state(folder: Path, config_hash: str, config: dict[str, Any], required:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{file}: cannot be read ({error}); --fresh starts over") from error
-    if not isinstance(state, dict) or not {"config_hash", "config"} <= state.keys():
+    if not isinstance(state, dict) or not isinstance(state.get("config"), dict):
         raise ValueError(f"{file}: not the state of a run; --fresh starts over")
-    if state["config_hash"] != config_hash:
-        saved = state["config"]
-        fields = sorted(k for k in {*saved, *config} if saved.get(k) != config.get(k))
-        differs = (
-            ", ".join(f"{k}: {saved.get(k)!r} there, {config.get(k)!r} now" for k in fields) or "fastaug's own fields"
-        )
+    saved = {**{k: v for k, v in (defaults or {}).items() if k in config}, **state["config"]}
+    fields = sorted(k for k in {*saved, *config} if hash_of([saved.get(k)]) != hash_of([config.get(k)]))
+    if fields:
+        differs = ", ".join(f"{k}: {saved.get(k)!r} there, {config.get(k)!r} now" for k in fields)
         raise ValueError(
             f"{file} belongs to another experiment ({differs}). "
             "Choose another --out, or --fresh to start over there, or the settings of that run to resume it."

@@ -149,6 +149,12 @@ def config_hash(config: Any, ignore: Sequence[str] = ()) -> str:
     return hash_of({k: v for k, v in dataclasses.asdict(config).items() if k not in ignore})
 
 
-def hash_of(values: dict[str, Any]) -> str:
+def defaults_of(kind: type) -> dict[str, Any]:
+    """Of the fields of a dataclass that have one."""
+    found = {field.name: field.default for field in dataclasses.fields(kind)}
+    return {name: value for name, value in found.items() if value is not dataclasses.MISSING}
+
+
+def hash_of(values: Any) -> str:
     """12 hex digits of JSON-able settings."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

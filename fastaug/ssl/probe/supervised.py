@@ -203,7 +203,7 @@ def _resume(
     folder: Path, about: dict[str, Any], model: nn.Module, optimiser: torch.optim.Optimizer, best: Best
 ) -> tuple[int, bool]:
     """(epochs done, whether it had stopped)."""
-    state = load_state(folder, hash_of(about), about)
+    state = load_state(folder, about)
     if state is None:
         return 0, False
     model.load_state_dict(state["model"])

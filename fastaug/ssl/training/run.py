@@ -21,7 +21,7 @@ import torch
 
 from fastaug.codecs.quiet import quiet_decoders
 from fastaug.ssl.checkpoint import MODEL, load_state, save_state, write_json, write_whole
-from fastaug.ssl.config import config_hash
+from fastaug.ssl.config import config_hash, defaults_of
 
 # Fields of every recipe that may differ between a run and its continuation.
 _FREE = ("preset", "label", "out", "device", "steps", "minutes", "log_every", "save_minutes", "knn_crops",
@@ -50,6 +50,7 @@ class Run:
         self.folder, self.writes = folder, writes
         self.hash = config_hash(config, ignore)
         self.config = dataclasses.asdict(config)
+        self._defaults = defaults_of(type(config))
         self._compared = {k: v for k, v in self.config.items() if k not in ignore}
         self._board: Any = None
         if writes:
@@ -66,7 +67,7 @@ class Run:
         """
         if required and fresh:
             raise ValueError("--resume and --fresh exclude each other")
-        state = None if fresh else load_state(self.folder, self.hash, self._compared, required)
+        state = None if fresh else load_state(self.folder, self._compared, required, self._defaults)
         if state:
             _set_random_states(state.get("random", {}))
         if self.writes:
