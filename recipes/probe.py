@@ -28,7 +28,7 @@ from fastaug.ssl.probe.rows import ProbeTable
 from fastaug.ssl.probe.supervised import Interrupted, supervised_table
 from fastaug.ssl.probe.table import Share, probe_table
 from fastaug.ssl.training.distributed import start
-from fastaug.ssl.training.run import Stop, command_line, guarded
+from fastaug.ssl.training.run import Stop, command_line, guarded, keep_freed_memory
 
 DEMO_RUN = Path("runs/clmr-demo")
 # The encoder of preset demo, for a table without any checkpoint.
@@ -67,6 +67,7 @@ class Config:
 
 
 def main(cfg: Config) -> ProbeTable:
+    keep_freed_memory()
     checkpoints = [Path(c) for c in cfg.checkpoint]
     if not checkpoints and (DEMO_RUN / "model.safetensors").is_file():
         checkpoints = [DEMO_RUN]
