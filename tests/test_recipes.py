@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,9 @@ def small_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
         "                         nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
         "def dropping():\n"
         "    return nn.Sequential(nn.Conv1d(1, 16, 16, 8), nn.Dropout(0.3), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
+        "def forgetful():\n"
+        "    return nn.Sequential(nn.Conv1d(1, 8, 16, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Conv1d(8, 16, 8, 4),\n"
+        "                         nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
         "def normless():\n"
         "    return nn.Sequential(nn.Conv1d(1, 16, 16, 8), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
         "def spectral():\n"
@@ -268,15 +272,32 @@ def test_ctrl_c_saves_and_prints_the_line_that_resumes(music: Path, small_encode
     assert f"resuming {out} at step {step}" in stopped.stdout and read_card(out)[1]["step"] == step + 1
 
 
-def test_torchrun_trains_on_two_processes(music: Path, small_encoder: str, tmp_path: Path) -> None:
+def test_two_processes_resume_bit_for_bit(music: Path, small_encoder: str, tmp_path: Path) -> None:
+    """Across the end of an epoch (32 steps), with dropout, batch norm and a file that is replaced: rank 0's state is
+    that of all ranks."""
+    shutil.copytree(music, tmp_path / "music")
+    for i in range(3):
+        (tmp_path / "music" / "train" / "low" / f"broken{i}.wav").write_text("no audio")
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    typed = flags(music, small_encoder, tmp_path, "--steps", "4")
-    for steps in ("2", "4"):  # the second resumes
+    for out, steps in (("whole", "44"), ("parts", "22"), ("parts", "44")):
+        typed = flags(tmp_path / "music", small_encoder, tmp_path / out, "--steps", steps)
+        typed[typed.index("--encoder") + 1] = f"{small_encoder}:forgetful"
         done = subprocess.run(
             command(*launch, *typed, "--steps", steps), capture_output=True, text=True, env=environment(), timeout=120
         )
         assert done.returncode == 0, done.stderr[-2000:]
-    assert [line["step"] for line in log(tmp_path)] == [2, 4] and "at step 2" in done.stdout
+    assert "at step 22" in done.stdout
+    whole, parts = (torch.load(tmp_path / out / "last.pt", weights_only=True) for out in ("whole", "parts"))
+    assert whole["pipeline"] == parts["pipeline"] and whole["pipeline"]["epoch"] == 1
+    assert whole["model"].keys() == parts["model"].keys()
+    assert all(torch.equal(value, parts["model"][name]) for name, value in whole["model"].items())
+    losses = [[line["loss"] for line in log(tmp_path / out)] for out in ("whole", "parts")]
+    assert losses[0] == losses[1] and len(losses[0]) == 22
+    done = subprocess.run(
+        command(*launch, *flags(music, small_encoder, tmp_path / "no", "--on-error", "skip")),
+        capture_output=True, text=True, env=environment(), timeout=120,
+    )  # fmt: skip
+    assert done.returncode != 0 and 'on_error="skip"' in done.stderr and "Traceback" not in done.stderr.split("skip")[0]
 
 
 @pytest.mark.parametrize("name", ["clmr", "cola", "probe", "simclr_spec"])

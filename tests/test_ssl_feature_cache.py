@@ -22,15 +22,14 @@ from fastaug.ssl.probe import table
 from fastaug.ssl.probe.cache import FeatureCache, file_hash, stamp
 from fastaug.ssl.probe.features import Features, calibrate_batch_norm, join
 from fastaug.ssl.probe.label_shares import choose_share
+from fastaug.ssl.probe.projectors import load_projector, reset
 from fastaug.ssl.probe.protocols import DEFAULT, PROTOCOLS
 from fastaug.ssl.probe.representations import (
     Extractor,
     checkpoint,
     divide,
-    load_projector,
     pipeline,
     random_init,
-    reset,
     statistics,
     three_parts,
 )
@@ -252,6 +251,14 @@ def test_stamp_and_hash_see_changes(tmp_path: Path) -> None:
     assert stamp(f"{tmp_path}/{{a,b}}.tar") == stamp(f"{tmp_path}/*.tar")
     (tmp_path / "a.tar").write_bytes(b"22")
     assert stamp(str(tmp_path)) != before and file_hash(tmp_path / "a.tar") != content
+    before = stamp(str(tmp_path))
+    (tmp_path / "a.tar.idx").write_text("made by reading")
+    assert stamp(str(tmp_path)) == before
+    large = tmp_path / "large"
+    large.write_bytes(bytes(3 << 20))
+    content = file_hash(large)
+    large.write_bytes(bytes((3 << 20) - 1) + b"1")
+    assert file_hash(large) != content
 
 
 def test_each_row_has_its_seed_checkpoint_share_and_test_clips(

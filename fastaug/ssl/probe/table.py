@@ -16,6 +16,7 @@ from fastaug.ssl.probe.cache import FeatureCache
 from fastaug.ssl.probe.features import Features
 from fastaug.ssl.probe.heads import predict
 from fastaug.ssl.probe.label_shares import choose_share, choose_shots, share_of_label_sets
+from fastaug.ssl.probe.projectors import load_projector
 from fastaug.ssl.probe.protocols import DEFAULT, Protocol
 from fastaug.ssl.probe.rows import LOGMEL, PRETRAINED, RANDOM, ProbeTable, Row
 from fastaug.ssl.probe.scoring import report
@@ -149,7 +150,7 @@ def _representations(
     if projected:
         if not checkpoints:
             raise ValueError("--representation z needs a checkpoint, with its projector")
-        projector = reps.load_projector(checkpoints[0], card)
+        projector = load_projector(checkpoints[0], card)
 
     def batches() -> Any:
         return reps.pipeline(data, card, device, extractor.batch_size, train, crop="random", shuffle=4096)
