@@ -15,7 +15,6 @@ import pytest
 import soundfile
 import torch
 
-import test_recipe_learning
 import test_recipes
 from fastaug.ssl.checkpoint import save_model
 from fastaug.ssl.config import parse
@@ -24,7 +23,7 @@ from fastaug.ssl.training.run import guarded
 from test_recipes import CROP, RATE, recipe
 
 # Fixtures.
-music, one_thread, code = test_recipes.music, test_recipes.one_thread, test_recipe_learning.code
+music, one_thread, code = test_recipes.music, test_recipes.one_thread, test_recipes.code
 
 TRAINING = ("clmr", "simclr_spec", "fusion", "cola")
 OWN = {

@@ -28,7 +28,8 @@ def _meet(rank: int, folder: str) -> None:
     flags = [world.any(rank == wants) for wants in (0, 1, 2)]
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
-    world.wrap(model)(torch.full((2, 3), float(rank))).sum().backward()
+    parallel = world.wrap(model)  # its hooks end with it
+    parallel(torch.full((2, 3), float(rank))).sum().backward()
     assert model.weight.grad is not None
     torch.save({"made": made, "calls": calls, "flags": flags, "grad": model.weight.grad}, f"{folder}/{rank}.pt")
     world.say(f"rank {rank} says")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,9 @@ def test_damaged_files_are_made_anew_and_a_full_disk_is_said(
     cache.store(key, features)
     kept = cache.load(key)
     assert kept is not None and equal(kept, features) and cache.load({"a": 2}) is None
+    FeatureCache(tmp_path / "two").store({"a": 1, "b": 2}, features)
+    assert FeatureCache(tmp_path / "two").load({"b": 2, "a": 1}) is not None
+    shutil.rmtree(tmp_path / "two")
     (file,) = tmp_path.iterdir()
     for damaged in (file.read_bytes()[:100], b"", b"nonsense"):
         file.write_bytes(damaged)
@@ -128,7 +132,11 @@ def test_damaged_files_are_made_anew_and_a_full_disk_is_said(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    before = file.read_bytes()
     monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(ValueError, match="No space left"):
+        cache.store(key, features)
+    assert file.read_bytes() == before
     with pytest.raises(ValueError, match="features cannot be kept in .*No space left.*--cache"):
         cache.store({"b": 1}, features)
     assert list(tmp_path.iterdir()) == [file]
