@@ -174,6 +174,19 @@ def test_a_full_disk_while_logging_names_the_log(
     assert "run/metrics.jsonl cannot be written: " in line and "No space left on device" in line
 
 
+def test_a_full_disk_under_tensorboard_is_named(
+    run_recipe: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = pytest.importorskip("torch.utils.tensorboard")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(board.SummaryWriter, "add_scalar", full)
+    line = run_recipe("clmr", "--tensorboard")
+    assert "run/tensorboard cannot be written: " in line and "No space left" in line and "--no-tensorboard" in line
+
+
 def checkpoint(folder: Path, **changes: Any) -> Path:
     torch.manual_seed(0)
     model = Contrastive(SampleCNN(strides=(2,) * 9, width=0.0625), Projector(32, 8))
