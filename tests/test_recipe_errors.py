@@ -283,6 +283,7 @@ def test_a_probe_on_a_full_disk(
         ("--transform nosuch", "no callable 'nosuch'"),
         ("--fusion late", "--fusion"),
         ("--head deep", "--head"),
+        ("--record results.csv", "--record needs --tables"),
     ],
 )  # fmt: skip
 def test_fusing(flags: str, message: str, run_recipe: Callable[..., str], tmp_path: Path, music: Path) -> None:
