@@ -222,9 +222,7 @@ def probe_data(cfg: Config) -> Dataset:
 def tables(cfg: Config) -> str:
     """Tables 1 and 2 of the source: pre-train and probe what they need, each run in a folder of --out."""
     if "WORLD_SIZE" in os.environ or not cfg.tables:
-        raise ValueError(
-            "--tables takes one process; pre-train row by row" if cfg.tables else "--record needs --tables"
-        )
+        raise ValueError("--tables takes one process; train row by row" if cfg.tables else "--record needs --tables")
     root, found = Path(cfg.out or f"runs/{Path(cfg.preset).stem}-tables"), {}
     for name in (name for name in RUNS if cfg.mtat or name != "mtat"):
         changes = {"fusion": "separate", **RUNS[name], **({"pretrain_data": cfg.mtat} if name == "mtat" else {})}
