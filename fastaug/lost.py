@@ -4,6 +4,10 @@ A worker tells of bad records with its next batch. Behind its last one it has no
 be as if they had never been: missing in the counts, and an epoch that ends with one would never be over. Nor does the
 parent see the state from which torchdata's StatefulDataLoader has a worker resume. So the worker leaves word in a file,
 which the parent and the workers of the next epoch read.
+
+The other way round, a worker that lives on (``persistent_workers=True``) does not see how far the caller came, nor
+which epoch was chosen: what it has handed on itself, ahead of the caller, says little. The parent keeps that in a file
+beside.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fastaug.batch import Stamp
 from fastaug.shards.record import BadRecord
@@ -52,6 +57,7 @@ class Lost:
 
     path: str = field(default_factory=lambda: str(Path(tempfile.gettempdir(), f"fastaug-{secrets.token_hex(16)}")))
     _read: int = 0
+    _keeps: int = 0  # the process that keeps what its workers recall
 
     def __post_init__(self) -> None:
         weakref.finalize(self, _remove, self.path, os.getpid())
@@ -63,6 +69,29 @@ class Lost:
             os.write(file, line)
         finally:
             os.close(file)
+
+    def keep(self, known: dict[str, Any]) -> None:
+        """For workers of this process to `recall`: JSON-able, in place of what was kept before."""
+        own, file = os.getpid(), f"{self.path}-{os.getpid()}"
+        if self._keeps != own:  # a copy that came through a fork has workers of its own
+            weakref.finalize(self, _remove, file, own)
+            self._keeps = own
+        try:
+            partial = os.open(f"{file}.partial", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with open(partial, "w") as opened:
+                json.dump(known, opened)
+            os.replace(f"{file}.partial", file)
+        except OSError:  # a full disk: better nothing than what is no longer true
+            _remove(f"{file}.partial", own)
+            _remove(file, own)
+
+    def recall(self) -> dict[str, Any] | None:
+        """In a worker: what its parent keeps; None for nothing."""
+        try:
+            known: dict[str, Any] = json.loads(Path(f"{self.path}-{os.getppid()}").read_bytes())
+        except FileNotFoundError:
+            return None
+        return known
 
     def news(self) -> Iterator[Word]:
         """What was not read before."""

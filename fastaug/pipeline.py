@@ -141,6 +141,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         self.sample_rate, self.views, self.batch_size, self.seed = sample_rate, views, batch_size, seed
         self.shuffle = shuffle if shuffle is not None else 4096 if split == "train" else 0
         self.drop_last, self.epoch_size, self.replacement = drop_last, epoch_size, replacement
+        self.on_error = on_error
         self.rank, self.world_size = ranks(rank, world_size)
         self.device = torch.device(device) if device is not None else default_device()
         self.num_threads = default_threads(self.device) if num_threads is None else num_threads
@@ -179,8 +180,11 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         """Play epoch ``self.epoch``; exhausting it moves on to the next, leaving early restarts it."""
-        self._hear()  # first: word of lost batches may end an epoch
         progress, worker = self._progress, this_worker()
+        if worker and progress.begun and (known := self._lost.recall()):  # a worker that lives on
+            progress.follow(known)
+            self._listens = True
+        self._hear()  # first: word of lost batches may end an epoch
         if progress.begun:  # and left early, or by this worker played to its end
             progress.reset(progress.epoch + (progress.batch >= len(self)))
         count, epoch = len(self), progress.epoch
@@ -207,6 +211,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next ``iter`` plays, from its beginning."""
         self._progress.reset(epoch)
+        self._keep()
 
     def finish(self, batch: Batch) -> Batch:
         """Transfer, augment and compute spectrograms of a batch that a DataLoader worker yielded.
@@ -276,6 +281,7 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
         if changed := changes(state, self._layout(), worker):
             raise ValueError("cannot resume, the Pipeline has changed since the state was saved: " + ", ".join(changed))
         self._progress.load(state)
+        self._keep()
         if worker and stamp:  # the parent does not see the state
             self._listens = False
             self._lost.tell(Word(self.epoch, len(self), stamp, self._progress.passed(worker), resumed=True))
@@ -378,7 +384,14 @@ class Pipeline(torch.utils.data.IterableDataset[Batch]):
     def _note(self, batch: Batch, place: Place) -> None:
         self._hear()
         self._progress.deliver(place)
+        self._keep()
         self._stats.note(len(batch), batch.errors, batch.outcomes, place.last)
+
+    def _keep(self) -> None:
+        """Where DataLoader workers that live on find out how far the caller is; there are none before the first batch
+        of one."""
+        if self._progress.stamp is not None and this_worker() is None:
+            self._lost.keep(self._progress.known())
 
 
 def _named(batch: Batch, name: str) -> Any:

@@ -89,6 +89,16 @@ class Progress:
         self.reset(int(state["epoch"]))
         self.batch, self.turn, self.done = int(state["batch"]), int(state["turn"]), set(state["done"])
 
+    def known(self) -> dict[str, Any]:
+        """All of it, for `Lost.keep`."""
+        return {**self.state(), "begun": self.begun, "told": self.told, "stamp": self.stamp}
+
+    def follow(self, known: dict[str, Any]) -> None:
+        """In a worker that lives on: be where the parent is."""
+        self.load(known)
+        self.begun, self.told = known["begun"], known["told"]
+        self.stamp = None if known["stamp"] is None else tuple(known["stamp"])
+
     def _own(self, index: int, worker: tuple[int, int]) -> int:
         """The first batch from ``index`` on that is the worker's."""
         shift, stride = worker

@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from fastaug import LogMel, Pipeline
-from fastaug.ssl.checkpoint import read_card, save_model
+from fastaug.ssl.checkpoint import read_card, save_model, write_whole
 from fastaug.ssl.config import parse, resolve
 from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, groups, restore
 from fastaug.ssl.fusion import model as fusion
@@ -221,8 +221,8 @@ def probe_data(cfg: Config) -> Dataset:
 
 def tables(cfg: Config) -> str:
     """Tables 1 and 2 of the source: pre-train and probe what they need, each run in a folder of --out."""
-    if "WORLD_SIZE" in os.environ:
-        raise ValueError("--tables runs on one process; pre-train its rows one by one instead")
+    if "WORLD_SIZE" in os.environ or not cfg.tables:
+        raise ValueError("--tables takes one process; train row by row" if cfg.tables else "--record needs --tables")
     root, found = Path(cfg.out or f"runs/{Path(cfg.preset).stem}-tables"), {}
     for name in (name for name in RUNS if cfg.mtat or name != "mtat"):
         changes = {"fusion": "separate", **RUNS[name], **({"pretrain_data": cfg.mtat} if name == "mtat" else {})}
@@ -235,12 +235,12 @@ def tables(cfg: Config) -> str:
     joined = {name: join_seeds(rows) for name, rows in found.items()}
     if cfg.record:
         record(Path(cfg.record), joined, probe_data(cfg), cfg.head, cfg.preset, choose_device(cfg.device))
-    (root / "tables.txt").write_text((text := source_tables(joined)) + "\n")
-    return text
+    write_whole(root / "tables.txt", lambda partial: partial.write_text(source_tables(joined) + "\n"))
+    return source_tables(joined)
 
 
 def run(cfg: Config) -> None:
-    if cfg.tables:
+    if cfg.tables or cfg.record:
         print("\n" + tables(cfg))
     elif (out := main(cfg)) and cfg.probe_seeds and os.environ.get("RANK", "0") == "0":
         probe(cfg, out)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import os
 import warnings
 from collections import Counter
 from functools import cache
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from fastaug.cli import main
 from fastaug.datasets.folder import read_folder
 from fastaug.datasets.gtzan import GENRES, filtered_split, find_gtzan, read_gtzan
 from fastaug.datasets.manifest import read_manifest
@@ -317,3 +320,16 @@ def test_recognition(tmp_path: Path) -> None:
         shard_source(tmp_path / "music/rock/a.wav")
     with pytest.raises(ValueError, match="contradict"):
         shard_source(tmp_path / "music", dataset="gtzan", manifest=listed)
+
+
+def test_a_full_disk_names_the_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(tmp_path / "music", "a/1.wav", "b/2.wav")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("fastaug.datasets.shard.write_shards", full)
+    assert main(["shard", str(tmp_path / "music"), str(tmp_path / "out")]) == 1
+    assert f"No space left on device: '{tmp_path / 'out'}'" in capsys.readouterr().err

@@ -16,8 +16,11 @@ import torch
 import fastaug
 from fastaug import Pipeline
 from fastaug.cli import main
+from fastaug.datasets.collection import AudioCollection
 from fastaug.datasets.mtat import TAGS, UNITS, find_mtat, read_mtat
 from fastaug.datasets.shard import shard, shard_source
+from fastaug.datasets.tracks import join_clips, join_tracks
+from fastaug.shards.entries import Entry
 from fastaug.ssl.data import discover
 from test_datasets import card, fields_by_path, plant
 
@@ -327,6 +330,33 @@ def test_a_track_with_an_unreadable_clip_is_listed_and_units_are_checked(tmp_pat
         shard_source(root, unit="song")
     with pytest.raises(ValueError, match="a unit is chosen for mtat only"):
         shard_source(root, dataset="folder", unit="track")
+
+
+def test_joined_clips_keep_their_channels_and_are_clipped(tmp_path: Path) -> None:
+    """Lossy clips may decode to more than full scale."""
+    rng = np.random.default_rng(0)
+    clips = [1.4 * rng.uniform(-1, 1, (400 + 100 * i, 2)).astype(np.float32) for i in range(2)]
+    for i, clip in enumerate(clips):
+        soundfile.write(tmp_path / f"{i}.wav", clip, 16_000, subtype="FLOAT")
+    files = [str(tmp_path / f"{i}.wav") for i in range(2)]
+    samples, rate = fastaug.load(join_clips(files))
+    assert rate == 16_000 and samples.shape == (2, 900)
+    expected = np.concatenate(clips).T.clip(-1, 32767 / 32768)
+    np.testing.assert_allclose(samples.numpy(), expected, atol=0.5001 / 32768)
+    soundfile.write(tmp_path / "mono.wav", clips[0][:, 0], 16_000)
+    with pytest.raises(OSError, match=r"mono.wav has 1 channels at 16000 Hz, .*0.wav 2 at 16000"):
+        join_clips([files[0], str(tmp_path / "mono.wav")])
+
+
+def test_labels_without_an_official_order_are_joined_in_that_of_the_alphabet(tmp_path: Path) -> None:
+    plant(tmp_path, "a.wav", "b.wav")
+    names = (["loud", "fast"], ["slow", "fast"])
+    entries = [
+        Entry(path, tmp_path / path, {"track": "t", "artist": "x", "tags": tags}, "train")
+        for path, tags in zip(("a.wav", "b.wav"), names, strict=True)
+    ]
+    found = AudioCollection("x", entries, {"tags": None}, "whole", "track", "none")
+    assert [entry.fields["tags"] for entry in join_tracks(found).entries] == [["fast", "loud", "slow"]]
 
 
 @few

@@ -22,7 +22,7 @@ from fastaug.ssl.training.distributed import World
 from test_recipes import CROP, RATE, RECIPES, StopAfter, command, environment, log, recipe, weights
 
 # Fixtures.
-music, one_thread = test_recipes.music, test_recipes.one_thread
+music, one_thread, code = test_recipes.music, test_recipes.one_thread, test_recipes.code
 
 
 @pytest.fixture(scope="module")
@@ -30,25 +30,9 @@ def cola() -> ModuleType:
     return recipe("cola")
 
 
-@pytest.fixture(scope="module")
-def code(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny encoder and a front end in the user's own file."""
-    file = tmp_path_factory.mktemp("code") / "pictures.py"
-    file.write_text(
-        "from torch import nn\n"
-        "from fastaug import LogMel\n"
-        "def tiny():\n"
-        "    return nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2),\n"
-        "                         nn.ReLU(), nn.AdaptiveAvgPool2d((4, 1)), nn.Flatten())\n"
-        "def small_logmel():\n"
-        "    return LogMel(256, 128, 16, normalise=(-5.0, 3.0))\n"
-    )
-    return str(file)
-
-
 def config(cola: ModuleType, music: Path, code: str, out: Path, **changes: Any) -> Any:
     settings: dict[str, Any] = {
-        "data": str(music), "out": str(out), "sample_rate": RATE, "crop_samples": CROP, "encoder": f"{code}:tiny",
+        "data": str(music), "out": str(out), "sample_rate": RATE, "crop_samples": CROP, "encoder": f"{code}:banded",
         "frontend": f"{code}:small_logmel", "batch_size": 8, "steps": 4, "log_every": 2, "device": "cpu",
         "tensorboard": False, "knn_crops": 8, "projection_dim": 8,
     }  # fmt: skip
@@ -132,7 +116,7 @@ def test_presets_are_the_documented_ones(cola: ModuleType, name: str) -> None:
 def test_torchrun_trains_on_two_processes(music: Path, code: str, tmp_path: Path) -> None:
     flags = {
         "--data": str(music), "--out": str(tmp_path), "--sample-rate": "8000", "--crop-samples": "4096",
-        "--frontend": f"{code}:small_logmel", "--encoder": f"{code}:tiny", "--batch-size": "8", "--log-every": "2",
+        "--frontend": f"{code}:small_logmel", "--encoder": f"{code}:banded", "--batch-size": "8", "--log-every": "2",
         "--device": "cpu", "--steps": "2", "--projection-dim": "8", "--mask-group": "label", "--accumulate": "2",
     }  # fmt: skip
     typed = [str(RECIPES / "cola.py"), *(word for pair in flags.items() for word in pair), "--no-tensorboard"]

@@ -15,7 +15,6 @@ import pytest
 import soundfile
 import torch
 
-import test_recipe_learning
 import test_recipes
 from fastaug.ssl.checkpoint import save_model
 from fastaug.ssl.config import parse
@@ -24,7 +23,7 @@ from fastaug.ssl.training.run import guarded
 from test_recipes import CROP, RATE, recipe
 
 # Fixtures.
-music, one_thread, code = test_recipes.music, test_recipes.one_thread, test_recipe_learning.code
+music, one_thread, code = test_recipes.music, test_recipes.one_thread, test_recipes.code
 
 TRAINING = ("clmr", "simclr_spec", "fusion", "cola")
 OWN = {
@@ -175,6 +174,19 @@ def test_a_full_disk_while_logging_names_the_log(
     assert "run/metrics.jsonl cannot be written: " in line and "No space left on device" in line
 
 
+def test_a_full_disk_under_tensorboard_is_named(
+    run_recipe: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = pytest.importorskip("torch.utils.tensorboard")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(board.SummaryWriter, "add_scalar", full)
+    line = run_recipe("clmr", "--tensorboard")
+    assert "run/tensorboard cannot be written: " in line and "No space left" in line and "--no-tensorboard" in line
+
+
 def checkpoint(folder: Path, **changes: Any) -> Path:
     torch.manual_seed(0)
     model = Contrastive(SampleCNN(strides=(2,) * 9, width=0.0625), Projector(32, 8))
@@ -271,6 +283,7 @@ def test_a_probe_on_a_full_disk(
         ("--transform nosuch", "no callable 'nosuch'"),
         ("--fusion late", "--fusion"),
         ("--head deep", "--head"),
+        ("--record results.csv", "--record needs --tables"),
     ],
 )  # fmt: skip
 def test_fusing(flags: str, message: str, run_recipe: Callable[..., str], tmp_path: Path, music: Path) -> None:

@@ -28,7 +28,7 @@ from fastaug.ssl.training.distributed import World
 from test_recipes import CROP, RATE, RECIPES, StopAfter, command, environment, log, recipe, weights
 
 # Fixtures.
-music, one_thread = test_recipes.music, test_recipes.one_thread
+music, one_thread, code = test_recipes.music, test_recipes.one_thread, test_recipes.code
 KINDS = ("separate", "joint", "early", "model")
 
 
@@ -37,31 +37,11 @@ def fusion() -> ModuleType:
     return recipe("fusion")
 
 
-@pytest.fixture(scope="module")
-def code(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Tiny encoders of the user's own. ``heard`` has a receptive field of 65 samples and averages over time."""
-    file = tmp_path_factory.mktemp("code") / "formats.py"
-    file.write_text(
-        "from torch import nn\n"
-        "def heard():\n"
-        "    return nn.Sequential(nn.Conv1d(1, 16, 33, 4), nn.BatchNorm1d(16), nn.ReLU(), nn.Conv1d(16, 32, 9, 4),\n"
-        "                         nn.BatchNorm1d(32), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
-        "def seen(channels):\n"
-        "    return nn.Sequential(nn.Conv2d(channels, 16, 3, 2), nn.BatchNorm2d(16), nn.ReLU(),\n"
-        "                         nn.Conv2d(16, 32, (3, 9), 2), nn.BatchNorm2d(32), nn.ReLU(),\n"
-        "                         nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
-        "def gain():\n"
-        "    from fastaug import Gain\n"
-        "    return Gain(gain_db=(-6.0, 0.0))\n"
-    )
-    return str(file)
-
-
 def config(module: ModuleType, music: Path, code: str, out: Path, **changes: Any) -> Any:
     settings: dict[str, Any] = {
         "data": str(music), "out": str(out), "sample_rate": RATE, "crop_samples": CROP,
         "audio_encoder": f"{code}:heard",
-        "spectrogram_encoder": f"{code}:seen", "n_fft": 256, "hop_length": 128, "n_mels": 16, "width": 0.0625,
+        "spectrogram_encoder": f"{code}:averaged", "n_fft": 256, "hop_length": 128, "n_mels": 16, "width": 0.0625,
         "transform": f"{code}:gain", "batch_size": 8, "steps": 4, "log_every": 2, "device": "cpu", "tensorboard": False,
         "knn_crops": 8, "projection_dim": 8, "probe_steps": 20, "probe_seeds": (0,),
     }  # fmt: skip
@@ -163,6 +143,8 @@ def test_the_checkpoint_is_probed_by_row_and_by_the_general_probe(
     probe = recipe("probe")
     table = probe.main(probe.Config(checkpoint=(str(out),), data=str(music), seeds=(0,), device="cpu"))
     assert table.row("pre-trained").mean("accuracy") >= 0.5
+    z = probe.Config(checkpoint=(str(out),), data=str(music), seeds=(0,), device="cpu", representation="z")
+    assert probe.main(z).row("pre-trained").mean("accuracy") >= 0.5 and "on z" in capsys.readouterr().out
 
 
 def views(fusion: ModuleType, cfg: Any) -> tuple[list[bool], list[bool]]:
@@ -202,7 +184,7 @@ def test_one_command_fills_both_tables(fusion: ModuleType, music: Path, code: st
     assert (crop["transform"], crop["spec_transform"], crop["fusion"]) == ("none", "time_mask", "separate")
     assert (noise["transform"], noise["fusion"]) == ("white_noise", "audio")
     steps = {p: p.stat().st_mtime_ns for p in tmp_path.glob("*/metrics.jsonl")}
-    assert fusion.tables(config(fusion, music, code, tmp_path, steps=2, knn_crops=0, probe_steps=5)).count("±") == 1
+    assert fusion.tables(dataclasses.replace(cfg, table_seeds=(0,))).count("±") == 1
     assert all(len(p.read_text().splitlines()) == 1 for p in steps)  # nothing was trained again
 
 
@@ -256,8 +238,8 @@ def test_torchrun_trains_on_two_processes(music: Path, code: str, tmp_path: Path
     flags = {
         "--data": str(music), "--out": str(tmp_path), "--sample-rate": "8000", "--crop-samples": "4096",
         "--n-fft": "256", "--hop-length": "128", "--n-mels": "16", "--audio-encoder": f"{code}:heard",
-        "--spectrogram-encoder": f"{code}:seen", "--transform": f"{code}:gain", "--batch-size": "8", "--log-every": "2",
-        "--device": "cpu", "--fusion": kind, "--width": "0.0625", "--mask-group": "label",
+        "--spectrogram-encoder": f"{code}:averaged", "--transform": f"{code}:gain", "--batch-size": "8",
+        "--log-every": "2", "--device": "cpu", "--fusion": kind, "--width": "0.0625", "--mask-group": "label",
         "--probe-steps": "5", "--probe-seeds": "0", "--warmup-steps": "0",
     }  # fmt: skip
     typed = [str(RECIPES / "fusion.py"), *(word for pair in flags.items() for word in pair), "--no-tensorboard"]

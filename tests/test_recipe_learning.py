@@ -25,7 +25,7 @@ from fastaug.ssl.training.distributed import World
 from test_recipes import CROP, RATE, log, recipe, weights
 
 # Fixtures.
-music, one_thread = test_recipes.music, test_recipes.one_thread
+music, one_thread, code = test_recipes.music, test_recipes.one_thread, test_recipes.code
 
 ALONE = World(0, 1, torch.device("cpu"))
 #: Recipe, settings; the parts of the fusion recipe have kinds of their own.
@@ -43,35 +43,11 @@ CONFIGS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def code(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Encoders of the user's own, one for each recipe; blocks in an nn.Sequential."""
-    file = tmp_path_factory.mktemp("code") / "parts.py"
-    file.write_text(
-        "from torch import nn\n"
-        "def heard():\n"
-        "    return nn.Sequential(nn.Conv1d(1, 16, 33, 4), nn.BatchNorm1d(16), nn.ReLU(), nn.Conv1d(16, 32, 9, 4),\n"
-        "                         nn.BatchNorm1d(32), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())\n"
-        "def seen(channels=1):\n"
-        "    return nn.Sequential(nn.Conv2d(channels, 16, 3, 2), nn.BatchNorm2d(16), nn.ReLU(),\n"
-        "                         nn.Conv2d(16, 32, (3, 9), 2), nn.BatchNorm2d(32), nn.ReLU(),\n"
-        "                         nn.AdaptiveAvgPool2d((2, 1)), nn.Flatten())\n"
-        "def tiny(n_mels=0):\n"
-        "    return seen() if n_mels else heard()\n"
-        "def small_logmel():\n"
-        "    from fastaug import LogMel\n"
-        "    return LogMel(256, 128, 16, normalise=(-5.0, 3.0))\n"
-        "def gain():\n"
-        "    from fastaug import Gain\n"
-        "    return Gain(gain_db=(-6.0, 0.0))\n"
-    )
-    return str(file)
-
-
 def prepared(name: str, music: Path, code: str, out: Path, **changes: Any) -> tuple[ModuleType, Any]:
     kind, settings = RUNS[name]
     module = recipe(kind)
-    return module, CONFIGS[kind](module, music, code, out, **{"knn_crops": 0, **settings, **changes})
+    own = {"spectrogram_encoder": f"{code}:seen"} if kind == "fusion" else {"encoder": f"{code}:tiny"}
+    return module, CONFIGS[kind](module, music, code, out, **{"knn_crops": 0, **own, **settings, **changes})
 
 
 @pytest.mark.parametrize("loss", ["bilinear", "cosine", "triplet"])

@@ -23,7 +23,7 @@ from fastaug.ssl.training.distributed import World
 from test_recipes import CROP, RATE, RECIPES, StopAfter, command, environment, log, recipe, weights
 
 # Fixtures.
-music, one_thread, small_encoder = test_recipes.music, test_recipes.one_thread, test_recipes.small_encoder
+music, one_thread, code = test_recipes.music, test_recipes.one_thread, test_recipes.code
 
 
 @pytest.fixture(scope="module")
@@ -31,25 +31,9 @@ def simclr() -> ModuleType:
     return recipe("simclr_spec")
 
 
-@pytest.fixture(scope="module")
-def code(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tiny encoder of pictures in the user's own file."""
-    file = tmp_path_factory.mktemp("code") / "pictures.py"
-    file.write_text(
-        "from torch import nn\n"
-        "def tiny(n_mels):\n"
-        "    return nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2),\n"
-        "                         nn.ReLU(), nn.AdaptiveAvgPool2d((n_mels // 4, 1)), nn.Flatten())\n"
-        "def halves():\n"
-        "    from fastaug import Gain\n"
-        "    return Gain(gain_db=-6.0)\n"
-    )
-    return str(file)
-
-
 def config(simclr: ModuleType, music: Path, code: str, out: Path, **changes: Any) -> Any:
     settings: dict[str, Any] = {
-        "data": str(music), "out": str(out), "sample_rate": RATE, "crop_samples": CROP, "encoder": f"{code}:tiny",
+        "data": str(music), "out": str(out), "sample_rate": RATE, "crop_samples": CROP, "encoder": f"{code}:banded",
         "n_fft": 256, "hop_length": 128, "n_mels": 16, "batch_size": 8, "steps": 4, "log_every": 2, "device": "cpu",
         "tensorboard": False, "knn_crops": 8, "projection_dim": 8,
     }  # fmt: skip
@@ -191,7 +175,7 @@ def test_weights_from_a_file_are_where_training_starts(
 def test_torchrun_trains_on_two_processes(music: Path, code: str, tmp_path: Path) -> None:
     flags = {
         "--data": str(music), "--out": str(tmp_path), "--sample-rate": "8000", "--crop-samples": "4096",
-        "--n-fft": "256", "--hop-length": "128", "--n-mels": "16", "--encoder": f"{code}:tiny", "--batch-size": "8",
+        "--n-fft": "256", "--hop-length": "128", "--n-mels": "16", "--encoder": f"{code}:banded", "--batch-size": "8",
         "--log-every": "2", "--device": "cpu", "--mask-group": "label",
     }  # fmt: skip
     typed = [str(RECIPES / "simclr_spec.py"), *(word for pair in flags.items() for word in pair), "--no-tensorboard"]

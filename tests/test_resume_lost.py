@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import itertools
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -167,6 +169,34 @@ def test_epochs_that_end_with_lost_batches_pass_unasked(kind: str) -> None:
     pattern = "..." + 40 * "x"
     run = Run(pipeline(pattern), kind, 1, prefetch_factor=1)
     assert [text for _ in range(3) for text in run.epoch()] == everything(pattern, 3)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "workers"), [(".........", 2), (".........", 3), ("...x...x.", 2), (".......xx", 1)]
+)
+def test_workers_that_live_on_begin_where_the_caller_is(pattern: str, workers: int) -> None:
+    """Left in mid-epoch, an epoch begins again, however far workers had read ahead; a chosen one is played."""
+    count = pattern.count(".")
+    texts = everything(pattern, 6, shuffle=4)
+    epochs = [sorted(texts[i : i + count]) for i in range(0, 6 * count, count)]
+    run = Run(pipeline(pattern, shuffle=4), "torch", workers, persistent_workers=True)
+    for stop in (1, 5, 6):  # of two, the second worker has then handed on all of its share, the first has not
+        list(itertools.islice(run.epoch(), stop))
+        assert run.pipe.epoch == 0
+    assert [sorted(run.epoch()) for _ in range(2)] == epochs[:2]
+    run.pipe.set_epoch(4)
+    assert sorted(run.epoch()) == epochs[4] and run.pipe.epoch == 5
+    run.pipe.set_epoch(2)
+    begun = list(itertools.islice(run.epoch(), 4))
+    state = run.state()
+    assert sorted(run.epoch()) == epochs[2] and sorted(run.epoch()) == epochs[3]
+    run.pipe.load_state_dict(json.loads(state))
+    assert sorted([*begun, *run.epoch()]) == epochs[2] and run.pipe.epoch == 3
+    files = list(Path(run.pipe._lost.path).parent.glob(f"{Path(run.pipe._lost.path).name}-*"))
+    assert len(files) == 1
+    del run
+    gc.collect()
+    assert not files[0].exists()
 
 
 def test_a_stateful_loader_that_goes_back() -> None:

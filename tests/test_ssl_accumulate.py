@@ -98,6 +98,27 @@ def test_float16_parts_carry_the_scale() -> None:
     assert float((moved - expected).norm() / expected.norm()) < 5e-3
 
 
+def test_one_part_carries_the_scale_too_and_both_passes_compute_in_half_precision() -> None:
+    half = Precision("float16", torch.device("cpu"))
+    half.load_state_dict({**half.state_dict(), "scale": 256.0})
+    for parts in (1, 3):
+        model, kinds = net().float(), []
+
+        def forward(x: Tensor, model: nn.Module = model, kinds: list[torch.dtype] = kinds) -> Tensor:
+            z = project(model)(x)
+            kinds.append(z.dtype)
+            return z
+
+        backward(model, forward, split(views().float(), parts), contrast, half)
+        expected = 256 * whole(views())[1]
+        assert float((gradient(model) - expected).norm() / expected.norm()) < 5e-3
+        assert kinds == [torch.float16] * (1 if parts == 1 else 6)
+
+
+def test_there_are_as_many_parts_as_wanted() -> None:
+    assert [part.shape[1] for part in split(views(), 6)] == [2, 2, 2, 2, 1, 1]
+
+
 @pytest.mark.parametrize("parts", [0, 11])
 def test_impossible_parts_are_refused(parts: int) -> None:
     with pytest.raises(ValueError, match=r"accumulate must lie in \[1, 10\]"):
@@ -159,6 +180,8 @@ def test_recomputed_activations_change_nothing_but_memory(name: str) -> None:
     again = recompute(copy.deepcopy(plain))
     assert list(again.state_dict()) == list(plain.state_dict())
     memory = [kept_bytes(encoder, x) for encoder in (plain, again)]
+    settings = [[(m.momentum, m.training) for m in e.modules() if hasattr(m, "momentum")] for e in (plain, again)]
+    assert settings[0] == settings[1]
     assert torch.equal(gradient(plain), gradient(again))
     for (key, a), b in zip(plain.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b), key  # running statistics move once

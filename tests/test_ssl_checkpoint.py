@@ -6,8 +6,10 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+import types
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,6 +178,21 @@ def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path: Path, monke
         checkpoint.save_model(tmp_path, model, {**card, "step": 2})
     assert checkpoint.read_card(tmp_path)[1]["step"] == 1 and not list(tmp_path.glob("*.partial"))
     with pytest.raises(OSError, match=r"last.pt cannot be written: \[Errno 28\] No space left on device$"):
+        checkpoint.save_state(tmp_path, {"step": 1})
+
+
+def test_torchs_words_for_a_full_disk_are_put_plainly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = [0]
+
+    def stuck(*_: object) -> None:
+        raise RuntimeError("unexpected pos 276288 vs 276176")
+
+    monkeypatch.setattr(torch, "save", stuck)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=left[0]))
+    with pytest.raises(OSError, match="last.pt cannot be written: No space left on device$"):
+        checkpoint.save_state(tmp_path, {"step": 1})
+    left[0] = 1 << 30
+    with pytest.raises(OSError, match="last.pt cannot be written: unexpected pos"):
         checkpoint.save_state(tmp_path, {"step": 1})
 
 

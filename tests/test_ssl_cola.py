@@ -88,6 +88,14 @@ def test_triplet_leaves_keys_of_the_own_group_out(groups: list[int]) -> None:
         assert torch.equal(loss, triplet(queries, keys, 0.5)[0])
 
 
+def test_a_closer_key_of_the_own_group_is_no_miss() -> None:
+    keys = torch.eye(4)
+    for loss in (lambda g: pair_cross_entropy(keys.roll(1, 0), keys, groups=g)[1],
+                 lambda g: triplet(keys.roll(1, 0), keys, groups=g)[1]):  # fmt: skip
+        assert loss(torch.tensor([0, 0, 0, 0])) == 1 and loss(torch.tensor([0, 1, 2, 3])) == 0
+        assert loss(torch.tensor([0, 0, 1, 2])) == 0.25  # the closest to the second query is the first's key
+
+
 @pytest.mark.parametrize("margin", [0.1, 0.5, 2.0])
 def test_triplet_is_its_definition(margin: float) -> None:
     queries, keys = pairs(6)

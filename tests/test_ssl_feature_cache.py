@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,14 @@ from fastaug.ssl.probe import table
 from fastaug.ssl.probe.cache import FeatureCache, file_hash, stamp
 from fastaug.ssl.probe.features import Features, calibrate_batch_norm, join
 from fastaug.ssl.probe.label_shares import choose_share
+from fastaug.ssl.probe.projectors import load_projector, reset
 from fastaug.ssl.probe.protocols import DEFAULT, PROTOCOLS
 from fastaug.ssl.probe.representations import (
     Extractor,
     checkpoint,
     divide,
-    load_projector,
     pipeline,
     random_init,
-    reset,
     statistics,
     three_parts,
 )
@@ -118,6 +118,9 @@ def test_damaged_files_are_made_anew_and_a_full_disk_is_said(
     cache.store(key, features)
     kept = cache.load(key)
     assert kept is not None and equal(kept, features) and cache.load({"a": 2}) is None
+    FeatureCache(tmp_path / "two").store({"a": 1, "b": 2}, features)
+    assert FeatureCache(tmp_path / "two").load({"b": 2, "a": 1}) is not None
+    shutil.rmtree(tmp_path / "two")
     (file,) = tmp_path.iterdir()
     for damaged in (file.read_bytes()[:100], b"", b"nonsense"):
         file.write_bytes(damaged)
@@ -129,7 +132,11 @@ def test_damaged_files_are_made_anew_and_a_full_disk_is_said(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    before = file.read_bytes()
     monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(ValueError, match="No space left"):
+        cache.store(key, features)
+    assert file.read_bytes() == before
     with pytest.raises(ValueError, match="features cannot be kept in .*No space left.*--cache"):
         cache.store({"b": 1}, features)
     assert list(tmp_path.iterdir()) == [file]
@@ -252,6 +259,14 @@ def test_stamp_and_hash_see_changes(tmp_path: Path) -> None:
     assert stamp(f"{tmp_path}/{{a,b}}.tar") == stamp(f"{tmp_path}/*.tar")
     (tmp_path / "a.tar").write_bytes(b"22")
     assert stamp(str(tmp_path)) != before and file_hash(tmp_path / "a.tar") != content
+    before = stamp(str(tmp_path))
+    (tmp_path / "a.tar.idx").write_text("made by reading")
+    assert stamp(str(tmp_path)) == before
+    large = tmp_path / "large"
+    large.write_bytes(bytes(3 << 20))
+    content = file_hash(large)
+    large.write_bytes(bytes((3 << 20) - 1) + b"1")
+    assert file_hash(large) != content
 
 
 def test_each_row_has_its_seed_checkpoint_share_and_test_clips(

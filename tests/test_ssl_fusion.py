@@ -31,6 +31,7 @@ from fastaug.ssl.fusion.model import (
 from fastaug.ssl.fusion.probe import decision_weight, join_seeds
 from fastaug.ssl.fusion.published import SOURCE, record, source_tables
 from fastaug.ssl.losses import nt_xent
+from fastaug.ssl.probe.projectors import load_projector, reset
 from fastaug.ssl.probe.results import read
 
 LOGMEL = {"n_fft": 256, "hop_length": 128, "n_mels": 16, "sample_rate": 8_000, "normalise": "clip"}
@@ -179,6 +180,36 @@ def test_samples_alone_are_enough_and_the_description_rebuilds(fusion: str, tmp_
     assert torch.equal(h, torch.cat(list(parts.values()), 1)) and h.shape[1] == 32 * len(parts)
     save_model(tmp_path, nn.ModuleDict({"encoder": encoder}), description)
     assert torch.equal(load_encoder(tmp_path)[0](samples), h)
+
+
+@pytest.mark.parametrize("fusion", KINDS)
+def test_projectors_of_every_kind_come_back(fusion: str, tmp_path: Path) -> None:
+    encoder, description = build(fusion)
+    model = MultiFormat(encoder, torch.zeros(2, 1, CROP), 6)
+    card = {**description, "out_dim": sum(model.dims.values())}
+    save_model(tmp_path, model, card)
+    projector, x = load_projector(tmp_path, card), torch.randn(2, 1, CROP)
+    model.eval()
+    with torch.no_grad():
+        expected = torch.cat(list(model(x[None], None)), dim=1)  # each projector on the h of its own format
+        found = projector(encoder(x))
+    assert found.shape == (2, 6 * len(model.dims)) and torch.equal(found, expected)
+    assert not torch.equal(reset(projector)(encoder(x)), found)
+    with pytest.raises(ValueError, match=f"dimensions, but its encoder gives {card['out_dim'] + 1}"):
+        load_projector(tmp_path, {**card, "out_dim": card["out_dim"] + 1})
+
+
+def test_projectors_of_unknown_formats_and_joined_encoders_are_said(tmp_path: Path) -> None:
+    encoder, description = build("audio")
+    model = MultiFormat(encoder, torch.zeros(2, 1, CROP), 6)
+    card = {**description, "out_dim": sum(model.dims.values())}
+    model.projectors["video"] = nn.Linear(3, 3)
+    save_model(tmp_path / "strange", model, card)
+    with pytest.raises(ValueError, match=r"takes projectors of audio, spectrogram, fused, not video\.bias"):
+        load_projector(tmp_path / "strange", card)
+    save_model(tmp_path / "joined", nn.ModuleDict({"encoder": encoder}), card)
+    with pytest.raises(ValueError, match="holds no projector: .*side by side"):
+        load_projector(tmp_path / "joined", card)
 
 
 def test_what_each_kind_hears_and_sees() -> None:

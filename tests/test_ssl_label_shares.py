@@ -65,6 +65,29 @@ def test_a_share_that_misses_a_class_is_refused_and_the_least_share_is_the_least
             choose_share(labels, KEYS, CLASSES, share)
 
 
+def test_a_rare_class_has_its_turn_in_the_middle_of_its_share() -> None:
+    """One of twenty clips stands for a fortieth of its class: a share below rounds to none of it."""
+    labels = torch.tensor([0] * 80 + [1] * 20)
+    with pytest.raises(ValueError, match=r"2 % of 100 labelled clips is 2, .*'b'.* every class is 0.03$"):
+        choose_share(labels, KEYS[:100], "ab", 0.02)
+    assert labels[choose_share(labels, KEYS[:100], "ab", 0.05)].bincount().tolist() == [4, 1]
+
+
+def test_the_least_share_is_enough_in_large_sets() -> None:
+    labels = torch.zeros(30_011, dtype=torch.int64)
+    labels[7] = 1
+    keys = [str(i) for i in range(len(labels))]
+    with pytest.raises(ValueError) as error:
+        choose_share(labels, keys, "ab", 0.1)
+    assert 7 in choose_share(labels, keys, "ab", float(str(error.value).rpartition(" ")[2])).tolist()
+
+
+def test_any_key_and_seed_will_do() -> None:
+    """Names of files need not be UTF-8."""
+    keys = [f"{key}\udce9" for key in KEYS]
+    assert len(choose_share(ONE, keys, CLASSES, 0.1, seed=-1)) == len(choose_shots(ONE, keys, CLASSES, 1, -2)) + 17
+
+
 def test_a_class_that_no_clip_has_is_not_missed() -> None:
     assert len(choose_share(ONE, KEYS, (*CLASSES, "never"), 0.1)) == 20
 

@@ -96,6 +96,12 @@ def test_one_groups_examples_are_no_negatives(groups: list[int]) -> None:
         assert torch.equal(found, nt_xent(z_i, z_j, 0.3))
 
 
+def test_ids_that_differ_in_their_last_bit_are_two_groups() -> None:
+    z_i, z_j = torch.randn(2, 4, 3)
+    ids = (1 << 62) + torch.arange(4)
+    assert torch.equal(nt_xent(z_i, z_j, groups=ids), nt_xent(z_i, z_j))
+
+
 def test_groups_of_another_length_are_refused() -> None:
     with pytest.raises(ValueError, match=r"groups must be \(4,\), got \(8,\)"):
         nt_xent(torch.randn(4, 3), torch.randn(4, 3), groups=torch.zeros(8, dtype=torch.int64))

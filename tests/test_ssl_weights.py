@@ -27,7 +27,7 @@ from fastaug.ssl.checkpoint import build_encoder, load_encoder, save_model
 from fastaug.ssl.convert import convert_clmr
 from fastaug.ssl.embed import embed
 from fastaug.ssl.encoders import STRIDES, Contrastive, Projector, SampleCNN
-from fastaug.ssl.probe.representations import load_projector
+from fastaug.ssl.probe.projectors import load_projector
 
 RATE, CROP = 8_000, 20_736
 
@@ -179,20 +179,23 @@ class Lightning:
     def __init__(self) -> None:
         self.parsing = types.ModuleType("pytorch_lightning.utilities.parsing")
         self.callbacks = types.ModuleType("pytorch_lightning.callbacks.model_checkpoint")
+        self.stopping = types.ModuleType("pytorch_lightning.callbacks.early_stopping")
         attribute_dict = type("AttributeDict", (dict,), {"__module__": self.parsing.__name__})
         model_checkpoint = type("ModelCheckpoint", (), {"__module__": self.callbacks.__name__})
+        self.stopping.EarlyStopping = type("EarlyStopping", (), {"__module__": self.stopping.__name__})  # type: ignore[attr-defined]
         self.parsing.AttributeDict, self.callbacks.ModelCheckpoint = attribute_dict, model_checkpoint  # type: ignore[attr-defined]
 
     def save(self, state: dict[str, Tensor], file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as patch:
             for name in ("pytorch_lightning", "pytorch_lightning.utilities", "pytorch_lightning.callbacks"):
                 patch.setitem(sys.modules, name, types.ModuleType(name))
-            for module in (self.parsing, self.callbacks):
+            for module in (self.parsing, self.callbacks, self.stopping):
                 patch.setitem(sys.modules, module.__name__, module)
             torch.save({
                 "epoch": 3, "pytorch-lightning_version": "1.3.8", "state_dict": state,
                 "hyper_parameters": self.parsing.AttributeDict(batch_size=48, args=argparse.Namespace(seed=42)),
-                "callbacks": {self.callbacks.ModelCheckpoint: {"best_model_score": torch.tensor(1.0)}},
+                "callbacks": {self.callbacks.ModelCheckpoint: {"best_model_score": torch.tensor(1.0)},
+                              self.stopping.EarlyStopping: {"patience": 3}},
             }, file)  # fmt: skip
 
 
@@ -282,6 +285,24 @@ def test_names_that_are_not_clmrs_are_said(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     torch.save({**net, **{f"model.{k}": v for k, v in net.items()}}, tmp_path / "twice.pt")  # as Lightning has them
     assert convert_clmr(tmp_path / "twice.pt", tmp_path / "out").is_file()
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "module.model.", "model.module.", "module.model.module."])
+def test_wrappers_before_the_names_are_taken_off(prefix: str, tmp_path: Path) -> None:
+    """Also: counters of batches may be missing, as in the oldest files, and are kept where there are any."""
+    net = published(STRIDES[RATE])
+    net.train()(torch.randn(2, 1, 20_736))
+    state = {f"{prefix}encoder.sequential.{k}": v for k, v in net.state_dict().items()}
+    torch.save(state, tmp_path / "new.pt")
+    torch.save({k: v for k, v in state.items() if not k.endswith("tracked")}, tmp_path / "old.pt")
+    for name, count in (("new", 1), ("old", 0)):
+        file = convert_clmr(tmp_path / f"{name}.pt", tmp_path / name)
+        encoder = fastaug.ssl.load(file)
+        assert {int(v) for k, v in encoder.state_dict().items() if k.endswith("tracked")} == {count}
+        source = {"file": f"{name}.pt", "sha256": hashlib.sha256((tmp_path / f"{name}.pt").read_bytes()).hexdigest()}
+        assert encoder.card["converted_from"] == source
+    with pytest.raises(ValueError, match=f"are those of {RATE}, sample_rate=22050"):
+        convert_clmr(tmp_path / "new.pt", tmp_path / "other", sample_rate=22_050)
 
 
 def test_what_cannot_be_converted_says_why(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ The card is stored in the safetensors header (key "card"), so that one file is e
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,12 +57,15 @@ def write_whole(file: Path, write: Callable[[Path], object]) -> None:
             os.fsync(written.fileno())
         os.replace(partial, file)
     except BaseException as error:
+        full = _is_full(file.parent)  # before half a file gives its room back
         partial.unlink(missing_ok=True)
         ours = isinstance(error, (OSError, RuntimeError)) or type(error).__name__ == "SafetensorError"
         if not ours or isinstance(error, ConnectionError):  # torch and safetensors have their own words for a full disk
             raise
         kept = "; the one from before is intact" if file.exists() else ""
-        raise OSError(f"{file} cannot be written: {error}{kept}") from error
+        torchs = full and not isinstance(error, OSError)  # "unexpected pos 276288 vs 276176"
+        why = os.strerror(errno.ENOSPC) if torchs else error
+        raise OSError(f"{file} cannot be written: {why}{kept}") from error
     _sync_folder(file.parent)
 
 
@@ -68,6 +73,13 @@ def write_json(file: Path, values: dict[str, Any]) -> None:
     """``values`` as readable JSON, all or nothing as ``write_whole``."""
     text = json.dumps(values, indent=2) + "\n"
     write_whole(file, lambda partial: partial.write_text(text))
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether less than 64 KiB are left."""
+    with contextlib.suppress(OSError):
+        return shutil.disk_usage(folder).free < 1 << 16
+    return False
 
 
 def _sync_folder(folder: Path) -> None:

@@ -124,11 +124,8 @@ def _sample_cnn(weights: dict[str, Tensor], source: Path, sample_rate: int | Non
     if rate not in STRIDES:
         kwargs["strides"] = list(strides)
     encoder = SampleCNN(**kwargs)
-    counters = {
-        k: torch.zeros((), dtype=torch.int64) for k in encoder.state_dict() if k.endswith("num_batches_tracked")
-    }
     try:
-        encoder.load_state_dict({**counters, **weights})
+        encoder.load_state_dict(weights)  # counters of batches may be missing, as in the oldest files
     except RuntimeError as error:
         raise ValueError(f"{source}: its weights do not fit a SampleCNN: {error}") from error
     return encoder, kwargs

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastaug.pipeline import Pipeline
 from fastaug.shards.opening import expand_braces, open_source
 from fastaug.ssl.config import read_json
 from fastaug.ssl.losses import group_ids
@@ -140,7 +141,11 @@ def groups(batch: Any, field: str) -> Tensor | None:
 
 
 def restore(pipe: Any, state: dict[str, Any]) -> None:
-    """Resume a pipeline from the state that rank 0 saved: all ranks are at the same batch of the same order."""
+    """Resume a pipeline from the state that rank 0 saved.
+
+    All ranks are at the same batch, of the same epoch, of orders that depend on the rank alone: each has delivered one
+    batch a step, because `endless` refuses the one setting (``on_error="skip"``) with which some could lose a batch.
+    """
     layout = {**state["layout"], "rank": pipe.rank}
     pipe.load_state_dict({**state, "layout": layout})
 
@@ -149,8 +154,11 @@ def endless(pipe: Iterable[Any]) -> Iterator[Any]:
     """Batches of epoch after epoch.
 
     Raises:
-        ValueError: an epoch without any batch.
+        ValueError: an epoch without any batch; several processes, each of which leaves out bad records of its own:
+            their batches would differ in size, and their places in the epoch.
     """
+    if isinstance(pipe, Pipeline) and pipe.world_size > 1 and pipe.on_error == "skip":
+        raise ValueError('several processes need batches of one size: use on_error="replace", not on_error="skip"')
     while True:
         empty = True
         for batch in pipe:

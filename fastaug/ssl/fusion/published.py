@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import fastaug.transforms as T
 from fastaug.ssl.data import Dataset
 from fastaug.ssl.fusion.encoders import AUDIO, FUSED, SPECTROGRAM
 from fastaug.ssl.fusion.probe import BOTH, DECISION, RANDOM, Rows, cell
-from fastaug.ssl.probe.results import Result, append, where
+from fastaug.ssl.probe.results import append, of_row, where
+from fastaug.ssl.probe.rows import Row
 
 __all__ = [
     "RUNS",
@@ -120,13 +120,9 @@ def source_tables(runs: dict[str, Rows]) -> str:
 
 def record(path: Path, runs: dict[str, Rows], data: Dataset, head: str, preset: str, device: torch.device) -> None:
     """Append what was measured to a file like recipes/results.csv; a run that serves both tables counts once."""
-    run, recipe, preset = where(device), f"fusion --tables, {head} head", Path(preset).stem
-    found = []
+    recipe = f"fusion --tables, {head} head"
+    about, run, found = (recipe, Path(preset).stem, data.name, data.protocol), where(device), []
     for entry in {(entry.run, entry.row): entry for entry in SOURCE}.values():
-        for metric, values in runs.get(entry.run, {}).get(entry.row, {}).items():
-            if metric == "weight":
-                continue
-            mean, sd = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-            about = (recipe, preset, data.name, data.protocol, entry.name, "all", metric)
-            found.append(Result(*about, len(values), mean, sd, **run))
+        row = Row(entry.name, runs.get(entry.run, {}).get(entry.row, {}))
+        found += of_row(row, [metric for metric in row.values if metric != "weight"], about, run)
     append(path, found)

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastaug.ssl.cola import cola_head
+from fastaug.ssl.probe.projectors import load_projector
 from fastaug.ssl.probe.protocols import Protocol
-from fastaug.ssl.probe.representations import load_projector
 
 __all__ = ["Classifier", "checkpoints_projection", "projection"]
 
@@ -52,7 +52,7 @@ def checkpoints_projection(path: str | Path | None, card: dict[str, Any], protoc
         return None
     try:
         found = load_projector(path, card)
-    except ValueError:  # CLMR's identity, or a fusion's two
+    except ValueError:  # none: the identity
         return None
     if not isinstance(found, nn.Sequential) or found[1].out_features != protocol.network_hidden[0]:
         return None

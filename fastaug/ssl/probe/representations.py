@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import hashlib
 import json
@@ -20,11 +19,10 @@ import fastaug
 from fastaug.shards.opening import open_source
 from fastaug.shards.source import Source, subset
 from fastaug.ssl.checkpoint import build_encoder, check_card, load_encoder, read_card
-from fastaug.ssl.cola import cola_head
 from fastaug.ssl.data import Dataset, model_input
-from fastaug.ssl.encoders import Projector
 from fastaug.ssl.probe.cache import FeatureCache, file_hash, stamp
 from fastaug.ssl.probe.features import Features, calibrate_batch_norm, extract, join, logmel_statistics
+from fastaug.ssl.probe.projectors import load_projector, reset
 from fastaug.ssl.probe.protocols import Protocol
 
 PARTS = ("train", "valid", "test")
@@ -142,45 +140,6 @@ def statistics(card: dict[str, Any], device: torch.device) -> Representation:
         return lambda batch: logmel_statistics(frontend(batch.audio))
 
     return Representation({"statistics": "log-mel"}, make)
-
-
-def load_projector(path: str | Path, card: dict[str, Any]) -> nn.Module:
-    """The trained projector of a checkpoint, CLMR's or COLA's, its shape read from its weights.
-
-    Raises:
-        ValueError: the checkpoint has none, or one of another kind.
-    """
-    from safetensors.torch import load_file
-
-    stored = load_file(read_card(path)[0])
-    weights = {k.removeprefix("projector."): v for k, v in stored.items() if k.startswith("projector.")}
-    check_card(card, path, "out_dim")
-    dim, names = card["out_dim"], sorted(weights)
-    if not names:
-        raise ValueError(f"{path} holds no projector: --representation z needs one (h is what its encoder gives)")
-    if names == ["layers.weight"]:
-        projector: nn.Module = Projector(dim, len(weights["layers.weight"]), "linear")
-    elif names == ["layers.0.weight", "layers.2.weight"]:
-        projector = Projector(dim, len(weights["layers.2.weight"]), "mlp")
-    elif names == ["1.bias", "1.weight", "2.bias", "2.weight"]:
-        projector = cola_head(dim, len(weights["1.bias"]))
-    else:
-        kinds = "CLMR's projector or COLA's"
-        raise ValueError(f"{path}: --representation z takes {kinds}, not one of {', '.join(names)}")
-    try:
-        projector.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: its projector does not fit an encoder of {dim} dimensions: {error}") from error
-    return projector
-
-
-def reset(projector: nn.Module) -> nn.Module:
-    """A copy of a projector with fresh weights."""
-    fresh = copy.deepcopy(projector)
-    for module in fresh.modules():
-        if isinstance(module, nn.Linear | nn.LayerNorm):
-            module.reset_parameters()
-    return fresh
 
 
 def frozen(encoder: nn.Module) -> Callable[[Any], Tensor]:

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 import fastaug
-from fastaug.ssl.probe.rows import ProbeTable
+from fastaug.ssl.probe.rows import ProbeTable, Row
 
-__all__ = ["Result", "append", "commit", "hardware", "markdown", "of_table", "read", "where"]
+__all__ = ["Result", "append", "commit", "hardware", "markdown", "of_row", "of_table", "read", "where"]
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,17 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Result))
 
 def of_table(table: ProbeTable, recipe: str, preset: str, device: torch.device) -> list[Result]:
     """A result for every row and metric of a probe's table."""
-    split = table.split.removeprefix(f"{table.dataset} ")
+    about = (recipe, preset, table.dataset or "unnamed", table.split.removeprefix(f"{table.dataset} "))
     run = where(device)
+    return [result for row in table.rows for result in of_row(row, table.metrics, about, run)]
+
+
+def of_row(row: Row, metrics: Iterable[str], about: tuple[str, str, str, str], run: dict[str, str]) -> list[Result]:
+    """A result for each of ``metrics``; ``about``: recipe, preset, dataset and split, ``run``: as `where` gives it."""
     return [
-        Result(
-            recipe, preset, table.dataset or "unnamed", split, row.name, row.labels or "all", metric,
-            len(row.values[metric]), row.mean(metric), row.std(metric), **run,
-        )
-        for row in table.rows
-        for metric in table.metrics
+        Result(*about, row.name, row.labels or "all", metric, len(row.values[metric]), row.mean(metric),
+               row.std(metric), **run)
+        for metric in metrics
     ]  # fmt: skip
 
 

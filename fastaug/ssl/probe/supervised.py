@@ -42,7 +42,7 @@ from fastaug.ssl.probe.heads import (
 from fastaug.ssl.probe.protocols import DEFAULT, Protocol
 from fastaug.ssl.probe.rows import FINETUNED, SUPERVISED, ProbeTable, Row
 from fastaug.ssl.probe.scoring import report
-from fastaug.ssl.probe.table import ALL_LABELS, Share, finished_table, labelled_data, split_of
+from fastaug.ssl.probe.table import ALL_LABELS, Share, data_and_card, finished_table
 
 __all__ = ["Task", "supervised_table", "train_classifier"]
 
@@ -258,8 +258,7 @@ def supervised_table(
     """
     if mode == "finetune" and not checkpoints:
         raise ValueError("--mode finetune needs a checkpoint")
-    data = split_of(protocol, labelled_data(data, label))
-    card = reps.common_card([reps.input_card(path) for path in checkpoints] or [card or {}])
+    data, card = data_and_card(data, label, protocol, checkpoints, card)
     task = Task(data, card, torch.device(device), protocol, batch_size, transform, stop)
     parts = reps.three_parts(data)
     known = {part: known_labels(data, source) for part, source in parts.items()}

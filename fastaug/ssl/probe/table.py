@@ -16,6 +16,7 @@ from fastaug.ssl.probe.cache import FeatureCache
 from fastaug.ssl.probe.features import Features
 from fastaug.ssl.probe.heads import predict
 from fastaug.ssl.probe.label_shares import choose_share, choose_shots, share_of_label_sets
+from fastaug.ssl.probe.projectors import load_projector
 from fastaug.ssl.probe.protocols import DEFAULT, Protocol
 from fastaug.ssl.probe.rows import LOGMEL, PRETRAINED, RANDOM, ProbeTable, Row
 from fastaug.ssl.probe.scoring import report
@@ -100,8 +101,8 @@ def probe_table(
     Raises:
         ValueError: the data has no usable label, the checkpoints do not fit together, a share misses a class.
     """
-    device, data = torch.device(device), split_of(protocol, labelled_data(data, label))
-    card = reps.common_card([reps.input_card(path) for path in checkpoints] or [card or {}])
+    device = torch.device(device)
+    data, card = data_and_card(data, label, protocol, checkpoints, card)
     extractor = reps.Extractor(data, card, device, batch_size, FeatureCache(Path(cache) if cache else None))
     encoders = _representations(extractor, checkpoints, seeds, projected)
     parts = extractor.features(encoders, protocol)
@@ -123,9 +124,15 @@ def probe_table(
     return finished_table(rows, data, clips, f"{kind} on {'z' if projected else 'h'}", protocol, head)
 
 
-def split_of(protocol: Protocol, data: Dataset) -> Dataset:
-    """The data as the protocol splits it."""
-    return data if protocol.split == "own" else replace(data, splits=(), protocol="at random, as published")
+def data_and_card(
+    data: str | Dataset, label: str | None, protocol: Protocol, checkpoints: Sequence[str | Path],
+    card: dict[str, Any] | None,
+) -> tuple[Dataset, dict[str, Any]]:  # fmt: skip
+    """The labelled data as the protocol splits it, and what all checkpoints, or ``card`` without any, take as input."""
+    found = labelled_data(data, label)
+    if protocol.split != "own":
+        found = replace(found, splits=(), protocol="at random, as published")
+    return found, reps.common_card([reps.input_card(path) for path in checkpoints] or [card or {}])
 
 
 def finished_table(
@@ -149,7 +156,7 @@ def _representations(
     if projected:
         if not checkpoints:
             raise ValueError("--representation z needs a checkpoint, with its projector")
-        projector = reps.load_projector(checkpoints[0], card)
+        projector = load_projector(checkpoints[0], card)
 
     def batches() -> Any:
         return reps.pipeline(data, card, device, extractor.batch_size, train, crop="random", shuffle=4096)

@@ -12,7 +12,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -53,10 +53,9 @@ class Run:
         self._defaults = defaults_of(type(config))
         self._compared = {k: v for k, v in self.config.items() if k not in ignore}
         self._board: Any = None
+        self._wants_board = writes and tensorboard  # at the first number: its thread complains when a run cannot begin
         if writes:
             folder.mkdir(parents=True, exist_ok=True)
-        if writes and tensorboard:
-            self._board = _tensorboard(folder)
 
     def resume(self, required: bool = False, fresh: bool = False) -> dict[str, Any] | None:
         """The saved state to go on from, None to start anew; refuses the state of another experiment.
@@ -94,14 +93,31 @@ class Run:
                 log.write(json.dumps({"step": step, **kept}) + "\n")
         except OSError as error:
             raise OSError(f"{file} cannot be written: {error}") from error
-        if self._board is not None:
-            for name, value in kept.items():
+        if self._wants_board:
+            self._show(step, kept)
+
+    def _show(self, step: int, values: dict[str, Any]) -> None:
+        """Numbers to TensorBoard, if it is installed."""
+        with self._board_errors():
+            self._board = self._board or _tensorboard(self.folder)
+            self._wants_board = self._board is not None
+            for name, value in values.items() if self._wants_board else ():
                 if isinstance(value, (int, float)):
                     self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         if self._board is not None:
-            self._board.close()
+            with self._board_errors():
+                self._board.close()
+
+    @contextlib.contextmanager
+    def _board_errors(self) -> Iterator[None]:
+        """What its writer says does not name the file."""
+        try:
+            yield
+        except OSError as error:
+            where = self.folder / "tensorboard"
+            raise OSError(f"{where} cannot be written: {error}; --no-tensorboard does without") from error
 
     def _cut_log(self, step: int) -> None:
         file = self.folder / "metrics.jsonl"
