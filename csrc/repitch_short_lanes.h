@@ -114,14 +114,15 @@ template <class Vector, int kHop>
 FA_HD void fa_products(const float* values, int count, const float* taps, int reach, int first, bool more, int outputs,
                        float* y) {
     constexpr int width = kRepitchWidth<Vector>;
-    for (int i = 0; i < outputs;) {
-        const auto tile = [&](auto tiles) __attribute__((always_inline)) {
-            constexpr int many = decltype(tiles)::value;
-            fa_products_tile<Vector, many, kHop>(values, count, taps, reach, first + i, more, y + i);
-            i += many * width;
-        };
+    int i = 0;
+    const auto tile = [&](auto tiles) __attribute__((always_inline)) {
+        constexpr int many = decltype(tiles)::value;
+        fa_products_tile<Vector, many, kHop>(values, count, taps, reach, first + i, more, y + i);
+        i += many * width;
+    };
+    while (i < outputs) {
         if (outputs - i > 3 * width)
-            tile(std::integral_constant<int, 4>());
+            tile(std::integral_constant<int, kMostTiles>());
         else if (outputs - i > width)
             tile(std::integral_constant<int, 2>());
         else
