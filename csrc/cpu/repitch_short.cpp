@@ -47,9 +47,7 @@ void decimate(const float* x, int count, float* y, int length, const FaRepitch& 
     alignas(64) float halves[2][room];
     const double pairs_apart = 2.0 * plan.step;  // samples between two half outputs at even places
     const int first = -static_cast<int>(plan.pairs / pairs_apart) - 1;
-    const int last =
-        std::min(static_cast<int>((count + plan.pairs) / pairs_apart) + 1, length + kCombinedReach / 2 + 1);
-    const int made = last + 1 - first;
+    const int made = static_cast<int>((count + plan.pairs) / pairs_apart) + 2 - first;  // `length` and a few more
     const FaBehind behind(2 * step);
     for (int odd = 0; odd < 2; ++odd) {
         std::fill_n(halves[odd], kVectors, 0.0f);
