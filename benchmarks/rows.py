@@ -88,8 +88,8 @@ def roofline_table(cases: list[Case]) -> list[str]:
         )
     note = (
         "The copy is one of 128 MiB, in no cache; a batch of 15 MB finds some of its samples in the last one, so that "
-        "a light operation can come out above it. Pitch shift is counted as its plain definition, most of whose search "
-        "is pruned."
+        "a light operation can come out above it. Of the search of a pitch shift only what the bounds "
+        "leave is counted, as found on these clips."
     )
     return [*lines, "", note] if len(lines) > 2 else []
 

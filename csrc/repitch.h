@@ -48,36 +48,34 @@ FA_HD FaRepitch fa_repitch(double factor) {
     return {factor > 1.0 ? 2.0 / factor : 0.5 / factor, scale, gain, pairs};
 }
 
-// I_0(shape * sqrt(z)) by its power series in nested form, where z = 1 - (2 t / length)^2. It goes on smoothly behind
-// the end of the kernel (z < 0), at a millionth of its height, so no polynomial has to follow an edge.
-template <int kCount>
-FA_HD void fa_short_bessel(const double (&z)[kCount], float (&sum)[kCount]) {
-    float q[kCount];
-    for (int i = 0; i < kCount; ++i) q[i] = static_cast<float>(0.25 * kShortShape * kShortShape * z[i]);
-    for (int i = 0; i < kCount; ++i) sum[i] = 1.0f;
+// Terms of the power series below: the next one is at most 2e-11 of the sum.
+constexpr int kShortTerms = 24;
+
+// I_0(shape * sqrt(z)) by its power series in nested form, where z = 1 - (2 t / length)^2 = q / (shape / 2)^2. It goes
+// on smoothly behind the end of the kernel (z < 0), at a millionth of its height, so no polynomial has to follow an
+// edge. Number: float or a vector.
+template <class Number, int kCount>
+FA_HD void fa_short_bessel(const Number (&q)[kCount], Number (&sum)[kCount]) {
+    FA_UNROLL(4) for (int i = 0; i < kCount; ++i) sum[i] = Number{} + 1.0f;
 #if FA_CUDA
 #pragma unroll 1
 #endif
-    for (int k = 32; k > 0; --k) {
+    for (int k = kShortTerms; k > 0; --k) {
         const float square = 1.0f / static_cast<float>(k * k);
-        for (int i = 0; i < kCount; ++i) sum[i] = q[i] * square * sum[i] + 1.0f;
+        FA_UNROLL(4) for (int i = 0; i < kCount; ++i) sum[i] = q[i] * square * sum[i] + 1.0f;
     }
 }
 
-// Taps of the sample j + (1 + v) / 2 away from the position, for v in [-1, 1].
-template <int kCount>
-FA_HD void fa_short_taps(const FaRepitch& plan, int j, const double* v, float (&taps)[kCount]) {
-    double z[kCount];
-    for (int i = 0; i < kCount; ++i) {
-        const double x = plan.scale * (static_cast<double>(j) + 0.5 + 0.5 * v[i]) * (2.0 / kShortLength);
-        z[i] = 1.0 - x * x;
-    }
-    fa_short_bessel(z, taps);
-    const float height = static_cast<float>(plan.gain / kShortHeight);
-    for (int i = 0; i < kCount; ++i) taps[i] *= height;
+// q at a distance from the position, in samples; and what makes I_0 of it a tap.
+FA_HD float fa_short_argument(const FaRepitch& plan, double distance) {
+    const double x = plan.scale * distance * (2.0 / kShortLength);
+    return static_cast<float>(0.25 * kShortShape * kShortShape * (1.0 - x * x));
 }
 
-// Node i of the interpolation through `count` points, and what its value gives to the coefficient of v^p.
+FA_HD float fa_short_height(const FaRepitch& plan) { return static_cast<float>(plan.gain / kShortHeight); }
+
+// A pair's taps lie j + (1 + v) / 2 samples away from the position, v in [-1, 1]. Node i of the interpolation through
+// `count` points, and what its value gives to the coefficient of v^p.
 FA_HD double fa_short_node(int i, int count) { return fa_cos_pi((i + 0.5) / count); }
 
 FA_HD float fa_short_weight(int p, int i, int count) {

@@ -190,11 +190,23 @@ struct FaAnchor {
     const float* line;
 };
 
+// The polynomial of an even degree at `place`.
+template <class Vector, int kCount>
+FA_HD Vector fa_short_value(const Vector (&coefficient)[kCount], const Vector& place) {
+    static_assert(kCount % 2, "an even degree");
+    const Vector square = place * place;
+    Vector even = coefficient[kCount - 1], odd = coefficient[kCount - 2];
+    FA_UNROLL(16) for (int q = kCount - 3; q > 0; q -= 2) {
+        even = fa_fma(even, square, coefficient[q]);
+        if (q > 1) odd = fa_fma(odd, square, coefficient[q - 1]);
+    }
+    return fa_fma(odd, place, fa_fma(even, square, coefficient[0]));
+}
+
 // kOutputs lines of outputs, which share the loads of the coefficients. kPairs: of taps; 0 if not known.
 template <class Vector, int kCount, int kPairs, int kOutputs>
 FA_HD void fa_short_lines(const FaAnchor& anchor, const FaShortFilter& filter, int n, int first, float* y) {
     using Whole = typename FaWhole<Vector>::type;
-    static_assert(kCount % 2, "an even degree");
     constexpr int32_t unit = 1 << kFractionBits;
     const int pairs = kPairs ? kPairs : filter.pairs;
     Vector sum[kOutputs][kCount], place[kOutputs];
@@ -230,13 +242,7 @@ FA_HD void fa_short_lines(const FaAnchor& anchor, const FaShortFilter& filter, i
         }
     }
     FA_UNROLL(4) for (int b = 0; b < kOutputs; ++b) {
-        const Vector square = place[b] * place[b];
-        Vector even = sum[b][kCount - 1], odd = sum[b][kCount - 2];
-        FA_UNROLL(16) for (int q = kCount - 3; q > 0; q -= 2) {
-            even = fa_fma(even, square, sum[b][q]);
-            if (q > 1) odd = fa_fma(odd, square, sum[b][q - 1]);
-        }
-        const Vector value = fa_fma(odd, place[b], fa_fma(even, square, sum[b][0]));
+        const Vector value = fa_short_value(sum[b], place[b]);
         memcpy(y + b * kPieces, &value, sizeof value);
     }
 }

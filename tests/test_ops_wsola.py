@@ -10,6 +10,7 @@ import torch
 
 import reference
 from fastaug.ops import wsola as ops
+from fastaug.ops._library import native
 from fastaug.ops.wsola import pitch_shift, stretch_factor, time_stretch
 from oracles import agreement_db, check_rows, emulate_launches, music, needs_sox, sox
 
@@ -234,14 +235,29 @@ def test_a_row_that_is_cut_more_than_once(semitones: float) -> None:
     assert in_band_db(y, expected[None], ops.PASS_BAND * min(1.0, 1 / factor)) > 100
 
 
-@pytest.mark.parametrize("length", [1, 2, 5, 31, 32, 33, 40])
+@pytest.mark.parametrize("length", [1, 2, 5, 31, 40, 64, 65, 300, 1023, 1024, 1025])
 def test_short_clips_are_resampled_like_the_beginning_of_long_ones(length: int) -> None:
-    """White noise in which silence follows; up to 32 samples take a path of their own."""
-    x = torch.zeros(6, 2, 200)
-    x[..., :length] = torch.randn(6, 2, length, generator=torch.Generator().manual_seed(length))
-    semitones = torch.tensor([0.01, 1.0, 6.3, 7.0, 12.0, 19.0])
+    """White noise in which silence follows where they end, stretched or not; up to 1024 samples take a path of their
+    own."""
+    semitones = torch.tensor([-36.0, -12.0, -5.0, -0.01, 0.01, 1.0, 6.3, 7.0, 12.0, 19.0, 36.0])
+    x = torch.zeros(len(semitones), 2, length + 1100)
+    x[..., :length] = torch.randn(len(semitones), 2, length, generator=torch.Generator().manual_seed(length))
+    for row, end in zip(x, ops.stretched_length(length, stretch_factor(semitones)).tolist()):
+        row[:, end:] = 0.0
     alone, expected = pitch_shift(x[..., :length], 22_050, semitones), pitch_shift(x, 22_050, semitones)[..., :length]
-    torch.testing.assert_close(alone, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(alone, expected, rtol=0, atol=4e-6)
+
+
+def test_short_clips_keep_to_another_half_band() -> None:
+    """What a thread keeps of the filter for its next row is that filter's only."""
+    x, y = torch.randn(1, 1, 40), torch.empty(1, 1, 40)
+    expected, taps = pitch_shift(x, 8_000, 4.0), ops.half_band_taps()
+    factors = stretch_factor(torch.tensor([4.0], dtype=torch.float64))
+    for scale in (0.0, 1.0):
+        scaled = scale * taps
+        arguments = (x.data_ptr(), y.data_ptr(), factors.data_ptr(), 0, 1, 1, 40, 8_000.0, scaled.data_ptr(), 1)
+        native().fa_pitch_shift(*arguments)
+        assert torch.equal(y, expected) == (scale == 1.0)
 
 
 def test_bad_arguments_raise() -> None:

@@ -7,8 +7,6 @@
 
 namespace {
 
-constexpr int kUnit = 16;  // a whole number of any vectors
-
 FA_BY_WIDTH(to_lines, (const float* const* at, int count, float* lines), (at, count, lines))
 FA_BY_WIDTH(to_rows, (const float* lines, int count, float* const* to), (lines, count, to))
 FA_BY_WIDTH(half_band, (const float* x, const float* taps, const float* onto, float* y, int count),
@@ -22,38 +20,9 @@ FA_BY_WIDTH(short_filter,
             (const FaAnchor& anchor, const FaShortFilter& filter, int from, int to, float* y, float* other),
             (anchor, filter, from, to, y, other))
 
-// ---- the polynomials ----
-
 constexpr int kBelowFraction = kPositionBits - kFractionBits;
 
-// weights[i * kUnit + q]; see repitch.h. Numbers behind the `count` nodes let loops run over whole vectors.
-struct Interpolation {
-    int count;
-    double nodes[kUnit] = {};
-    float weights[kMostCount * kUnit] = {};
-
-    explicit Interpolation(int degree) : count(degree + 1) {
-        for (int i = 0; i < count; ++i) nodes[i] = fa_short_node(i, count);
-        for (int i = 0; i < count; ++i) {
-            for (int p = 0; p < count; ++p) weights[i * kUnit + p] = fa_short_weight(p, i, count);
-        }
-    }
-};
-
-FA_CLONES void fit(const FaRepitch& plan, const Interpolation& points, float* coefficient) {
-    float value[kUnit], sum[kUnit];
-    for (int j = 0; j < plan.pairs; ++j, coefficient += points.count) {
-        fa_short_taps<kUnit>(plan, j, points.nodes, value);
-        for (int q = 0; q < kUnit; ++q) sum[q] = 0.0f;
-        for (int i = 0; i < points.count; ++i) {
-            for (int q = 0; q < kUnit; ++q) sum[q] += value[i] * points.weights[i * kUnit + q];
-        }
-        for (int q = 0; q < points.count; ++q) coefficient[q] = sum[q];
-    }
-}
-
-FaShortFilter fitted(const FaRepitch& plan) {
-    static const Interpolation low(kLowDegree), high(kHighDegree);
+FaShortFilter filter_of(const FaRepitch& plan, const float* coefficient) {
     FaShortFilter filter;
     filter.step = static_cast<int64_t>(plan.step * static_cast<double>(int64_t{1} << kPositionBits) + 0.5);
     filter.pairs = plan.pairs;
@@ -63,8 +32,6 @@ FaShortFilter fitted(const FaRepitch& plan) {
         filter.lines[n] = static_cast<int32_t>(whole);
         filter.fractions[n] = static_cast<int32_t>((behind - (whole << kPositionBits)) >> kBelowFraction);
     }
-    float coefficient[kMostPairs * kMostCount];
-    fit(plan, plan.degree() == kHighDegree ? high : low, coefficient);
     for (int i = 0; i < plan.coefficients(); ++i) {
         std::fill_n(filter.coefficient + i * kPieces, kPieces, coefficient[i]);
     }
@@ -262,14 +229,15 @@ void interpolate(const float* x, float* y, const Pieces& pieces, const FaShortFi
 
 }  // namespace
 
-long long fa_repitch_margin(double factor) {
+long long fa_repitch_long_margin(double factor) {
     const FaRepitch plan = fa_repitch(factor);
     const double step = factor > 1.0 ? 0.5 * plan.step : 2.0 * plan.step;  // between two outputs
     return static_cast<long long>(step * (2 * kPieces + 5) * kChunk) + plan.pairs + 4 * kHalfBandTaps;
 }
 
-void fa_repitch_row(const float* x, float* y, long long length, double factor, const float* half_band_taps) {
-    const FaShortFilter filter = fitted(fa_repitch(factor));
+void fa_repitch_long(const float* x, float* y, long long length, double factor, const float* coefficient,
+                     const float* half_band_taps) {
+    const FaShortFilter filter = filter_of(fa_repitch(factor), coefficient);
     const auto run = factor > 1.0 ? interpolate : decimate;
     for (long long begin = 0; begin < length;) {
         const Pieces pieces(begin, length);

@@ -72,16 +72,21 @@ FA_CLONES void fade(const float* old, const float* fresh, int count, int overlap
 
 // Writes `out` samples to each channel of y.
 void stretch(const Source& x, float* y, long long y_stride, long long out, const FaWsola& w, double factor) {
+    // The first segment begins with the row.
+    const long long first = std::min<long long>(w.hop(), out);
+    for (long long c = 0; c < x.channels; ++c) {
+        copy_with_zeros(x.samples + c * x.length, x.length, 0, first, y + c * y_stride);
+    }
+    if (first == out) return;
     float* memory = reserve(room().search, FaWsolaSearch::room(w, x.channels));
     FaWsolaSearch search{w, x.channels, memory};
     long long begin = 0;  // source position of the current segment
-    for (long long k = 0, done = 0; done < out; ++k, done += w.hop()) {
+    for (long long k = 1, done = w.hop(); done < out; ++k, done += w.hop()) {
         const long long window = fa_wsola_window(w, factor, k);
-        const Look at = look(x, w, k ? begin + w.hop() : 0, window);
-        const int best = k ? search.best(at.tail, at.fresh, at.stride) : w.search / 2;
+        const Look at = look(x, w, begin + w.hop(), window);
+        const int best = search.best(at.tail, at.fresh, at.stride);
         begin = window + best;
-        const int n = static_cast<int>(std::min<long long>(w.hop(), out - done)),
-                  faded = k ? std::min(n, w.overlap) : 0;
+        const int n = static_cast<int>(std::min<long long>(w.hop(), out - done)), faded = std::min(n, w.overlap);
         for (long long c = 0; c < x.channels; ++c) {
             const float* fresh = at.fresh + c * at.stride + best;
             float* target = y + c * y_stride + done;
@@ -122,7 +127,7 @@ void fa_pitch_shift(const float* x, float* y, const double* factor, const unsign
             if (in != out) std::copy(in, in + channels * length, out);
             return;
         }
-        const long long n = fa_wsola_length(length, f), margin = fa_repitch_margin(f), stride = n + 2 * margin;
+        const long long n = fa_wsola_length(length, f), margin = fa_repitch_margin(f, length), stride = n + 2 * margin;
         float* stretched = reserve(room().stretched, stride * channels);
         for (long long c = 0; c < channels; ++c) {
             std::fill(stretched + c * stride, stretched + c * stride + margin, 0.0f);
@@ -130,7 +135,7 @@ void fa_pitch_shift(const float* x, float* y, const double* factor, const unsign
         }
         stretch({in, length, channels}, stretched + margin, stride, n, w, f);
         for (long long c = 0; c < channels; ++c) {
-            fa_repitch_row(stretched + c * stride + margin, out + c * length, length, f, half_band);
+            fa_repitch_row(stretched + c * stride + margin, n, out + c * length, length, f, half_band);
         }
         tidy();
     });

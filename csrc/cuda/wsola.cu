@@ -236,10 +236,11 @@ template <int kCount>
 __device__ __forceinline__ void fa_pitch_fit(const FaRepitch& plan, FaPitchShared& shared) {
     constexpr int room = (kCount + 3) / 4 * 4;
     for (int n = threadIdx.x; n < plan.pairs * kCount; n += kThreads) {
-        const double node = fa_short_node(n % kCount, kCount);
+        const double distance = n / kCount + 0.5 + 0.5 * fa_short_node(n % kCount, kCount);
+        const float argument[1] = {fa_short_argument(plan, distance)};
         float tap[1];
-        fa_short_taps<1>(plan, n / kCount, &node, tap);
-        shared.value[n] = tap[0];
+        fa_short_bessel(argument, tap);
+        shared.value[n] = tap[0] * fa_short_height(plan);
     }
     __syncthreads();
     for (int n = threadIdx.x; n < plan.pairs * kCount; n += kThreads) {
