@@ -15,7 +15,22 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from turns import BUDGET, QUICK, Contender, Run, Timer, calls_a_turn, ratio, rested, spread, take_turns, wall_clock
+from memory_pages import settle
+from quietness import undisturbed
+from turns import (
+    BUDGET,
+    PAUSE,
+    QUICK,
+    WARM,
+    Contender,
+    Run,
+    Timer,
+    calls_a_turn,
+    ratio,
+    spread,
+    take_turns,
+    wall_clock,
+)  # fmt: skip
 
 __all__ = [
     "QUICK", "Peer", "Run", "agrees", "agrees_below", "compare", "equal_threads", "synchronised", "wall_clock",
@@ -89,7 +104,7 @@ def compare(
     if strange := set(minimum_ratio or {}) - set(names):
         raise ValueError(f"no such peer: {', '.join(sorted(strange))}; known: {', '.join(names)}")
     with equal_threads(threads, pin=timer is None):
-        clock = timer or (rested if threads > 1 else wall_clock)
+        clock = timer or wall_clock
         expected, first = timed(ours, clock)
         rows, contenders = _prepare(expected, peers, items, clock)
         us = Contender(ours, items, first)
@@ -99,9 +114,20 @@ def compare(
                 contender.first = clock(contender.run)
             if timer is None:
                 contender.calls = calls_a_turn(contender.first)
-        take_turns(benchmark, us, list(contenders.values()), clock)
+                contender.warm = contender.first < WARM
+                contender.pause = PAUSE if threads > 1 else 0.0
+
+        def timing(number: int) -> None:
+            for contender in (us, *contenders.values()):
+                contender.seconds.clear()
+                contender.rounds.clear()
+            settle()
+            take_turns(benchmark if number == 0 else None, us, list(contenders.values()), clock)
+
+        others = undisturbed(timing)
     minimum = minimum_ratio or {}
     record = summarise(rows, us, contenders, unit=unit, threads=threads, minimum_ratio=minimum, facts=facts or {})
+    record["others"] = others
     ours_time = record["ours"]["median"]
     if maximum_seconds is not None:
         record["ours"].update(maximum=maximum_seconds, met=ours_time <= maximum_seconds)
