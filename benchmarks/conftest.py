@@ -8,9 +8,11 @@ import random
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
+import harness
 import memory_pages
 import pytest
 
@@ -61,6 +63,13 @@ def in_time() -> None:
     """Skips what would begin after FASTAUG_BENCH_SECONDS, so that the results of the rest are still written."""
     if time.monotonic() > DEADLINE:
         pytest.skip("out of time (FASTAUG_BENCH_SECONDS)")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def second_visit() -> Iterator[None]:
+    """After the last test, while all that was built for the cases is alive."""
+    yield
+    harness.visit_again()
 
 
 @pytest.fixture(autouse=True)

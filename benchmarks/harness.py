@@ -116,22 +116,27 @@ def compare(
                 contender.calls = calls_a_turn(contender.first)
                 contender.warm = contender.first < WARM
                 contender.pause = PAUSE if threads > 1 else 0.0
+        others = visit(benchmark, us, contenders, clock)
 
-        def timing(number: int) -> None:
-            for contender in (us, *contenders.values()):
-                contender.seconds.clear()
-                contender.rounds.clear()
-            settle()
-            take_turns(benchmark if number == 0 else None, us, list(contenders.values()), clock)
+    def report() -> dict[str, Any]:
+        record = summarise(
+            rows, us, contenders, unit=unit, threads=threads, minimum_ratio=minimum_ratio or {}, facts=facts or {}
+        )
+        if maximum_seconds is not None:
+            record["ours"].update(maximum=maximum_seconds, met=record["ours"]["median"] <= maximum_seconds)
+        benchmark.extra_info.update(record, others=others)
+        return record
 
-        others = undisturbed(timing)
-    minimum = minimum_ratio or {}
-    record = summarise(rows, us, contenders, unit=unit, threads=threads, minimum_ratio=minimum, facts=facts or {})
-    record["others"] = others
-    ours_time = record["ours"]["median"]
-    if maximum_seconds is not None:
-        record["ours"].update(maximum=maximum_seconds, met=ours_time <= maximum_seconds)
-    benchmark.extra_info.update(record)
+    def again() -> None:
+        nonlocal others
+        with equal_threads(threads):
+            found = visit(None, us, contenders, clock)
+        others = None if others is None or found is None else max(others, found)
+        report()
+
+    if timer is None and not QUICK:
+        _visits.append(again)
+    record = report()
     problems = [f"{row['name']}: {row['error']}" for row in record["peers"] if row["disagrees"]]
     slow = [
         f"{row['name']}: {row['ratio']:.2f}x, at least {row['minimum']}x asked"
@@ -139,12 +144,40 @@ def compare(
         if row.get("met") is False
     ]
     if record["ours"].get("met") is False:
-        slow.append(f"fastaug: {ours_time:.3g} s, at most {maximum_seconds:g} s asked")
+        slow.append(f"fastaug: {record['ours']['median']:.3g} s, at most {maximum_seconds:g} s asked")
     if QUICK:  # too few turns to fail for
         print(f"\n  {'; '.join(slow)}" if slow else "", end="")
         slow = []
     assert not problems + slow, "; ".join(problems + slow)
     return record
+
+
+_visits: list[Run] = []  # of cases that have been visited once
+
+
+def visit_again() -> None:
+    """Go to every case for a second time, when all have been timed: a machine may be slow for a minute, and not be so
+    some minutes later. What is reported is of both visits. Floors are asserted after the first."""
+    while _visits:
+        try:
+            _visits.pop(0)()
+        except Exception as error:  # the first visit stands
+            print(f"\n  not visited again: {type(error).__name__}: {shorten(error)}", end="")
+
+
+def visit(benchmark: Any, us: Contender, contenders: dict[str, Contender], clock: Timer) -> float | None:
+    """Turns of everybody, again if others used the machine meanwhile; how many cores those did."""
+    everybody = (us, *contenders.values())
+    for contender in everybody:
+        contender.begun = len(contender.seconds)
+
+    def timing(number: int) -> None:
+        for contender in everybody:
+            contender.forget()
+        settle()
+        take_turns(benchmark if number == 0 else None, us, list(contenders.values()), clock)
+
+    return undisturbed(timing)
 
 
 def _prepare(

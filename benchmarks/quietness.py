@@ -14,8 +14,8 @@ from pathlib import Path
 from turns import QUICK
 
 ALLOWED = 0.1  # of a core, used by others or taken by the hypervisor, up to which a case is believed at once
-TRIES = 1 if QUICK else 3
-SECONDS = 90.0  # of the whole process, for further tries
+TRIES = 1 if QUICK else 2
+SECONDS = 30.0  # of the whole process, for further tries
 _left = [SECONDS]
 PROC = Path("/proc")
 

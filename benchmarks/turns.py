@@ -21,13 +21,14 @@ from typing import Any
 
 QUICK = os.environ.get("QUICK", "0") not in ("", "0")
 TURN = 0.002 if QUICK else 0.010  # seconds: the least that a turn lasts
-BUDGET = 0.08 if QUICK else 1.2  # seconds of turns, after which a contender need take no more
-SPAN = 0.0 if QUICK else 1.0  # seconds from the first turn to the last, at least
+# Of one visit to a case; there are two, minutes apart, but for a quick run.
+BUDGET = 0.08 if QUICK else 0.7  # seconds of turns, after which a contender need take no more
+SPAN = 0.0 if QUICK else 0.5  # seconds from the first turn to the last, at least
 WARM = 0.02 if QUICK else 0.3  # seconds: a longer call pays for what the one before left behind, and hardly notices
 SHORT = 0.1  # seconds: a call of ours up to which we take a turn after each peer's
 PAUSE = 0.006  # seconds in which threads fall asleep: libgomp's spin for 4 ms after a parallel region
-ROUNDS = (3, 9) if QUICK else (9, 60)  # fewest and most
-FEW = (2, 2) if QUICK else (5, 3)  # at least, of one whose `ROUNDS` would exceed the budget; whose calls take seconds
+ROUNDS = (3, 9) if QUICK else (5, 40)  # fewest and most
+FEW = (2, 2) if QUICK else (3, 2)  # at least, of one whose `ROUNDS` would exceed the budget; whose calls take seconds
 DOUBT = 0.03  # half the width of the interval around a median, as a share of it, at which it is settled
 
 Run = Callable[[], Any]
@@ -45,6 +46,7 @@ class Contender:
         warm: whether a call that is not timed comes before a turn.
         pause: seconds to wait before that.
         rounds: which of our turns came next after each of its turns.
+        begun: turns that it took in the visits before.
     """
 
     run: Run
@@ -56,6 +58,11 @@ class Contender:
     pause: float = 0.0
     seconds: list[float] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
+    begun: int = 0
+
+    def forget(self) -> None:
+        """The turns of this visit."""
+        del self.seconds[self.begun :], self.rounds[self.begun :]
 
     def get_ready(self) -> None:
         """Leave behind what the one before left behind."""
@@ -82,17 +89,22 @@ class Contender:
 
     @property
     def fewest(self) -> int:
-        """Turns that it must take."""
+        """Turns that it must take in a visit."""
         return ROUNDS[0] if self.first * ROUNDS[0] < BUDGET else FEW[self.first > 2]
 
     @property
     def has_time(self) -> bool:
-        return len(self.seconds) < self.fewest or self.calls * sum(self.seconds) < BUDGET
+        return self.taken < self.fewest or self.calls * sum(self.seconds[self.begun :]) < BUDGET
+
+    @property
+    def taken(self) -> int:
+        """Turns, in this visit."""
+        return len(self.seconds) - self.begun
 
     def wants_turn(self, number: int, first: int) -> bool:
         """Whether its next turn is in this round: its fewest, spread over the ``first`` rounds, and, with time left,
         all later ones."""
-        return self.has_time if number >= first else len(self.seconds) * first <= number * self.fewest
+        return self.has_time if number >= first else self.taken * first <= number * self.fewest
 
 
 def take_turns(benchmark: Any, ours: Contender, peers: Sequence[Contender], timer: Timer) -> None:
@@ -100,8 +112,8 @@ def take_turns(benchmark: Any, ours: Contender, peers: Sequence[Contender], time
     start, fewest = time.monotonic(), max(contender.fewest for contender in (ours, *peers))
 
     def enough() -> bool:
-        done = all(not peer.has_time or settled(paired(ours, peer), peer.fewest) for peer in peers)
-        done = done and (not ours.has_time or settled(ours.seconds, ours.fewest))
+        done = all(not peer.has_time or settled(paired(ours, peer), peer.fewest + peer.begun) for peer in peers)
+        done = done and (not ours.has_time or settled(ours.seconds, ours.fewest + ours.begun))
         return done and time.monotonic() - start >= SPAN
 
     def groups() -> Iterator[Sequence[Contender]]:
@@ -121,6 +133,9 @@ def take_turns(benchmark: Any, ours: Contender, peers: Sequence[Contender], time
     def us() -> None:
         ours.take_turn(timer, len(ours.seconds))
 
+    if ours.begun:  # the first peer of a later visit needs a turn of ours just before it, too
+        others([])
+        us()
     turns = groups()
     if benchmark is not None:
         benchmark.pedantic(us, setup=lambda: others(next(turns)), rounds=fewest)

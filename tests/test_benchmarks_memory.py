@@ -53,7 +53,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, everybody: list[float | None], ours
         return None if everybody[0] is None else now["all"]
 
     monkeypatch.setattr(quietness, "TRIES", 3)
-    monkeypatch.setattr(quietness, "_left", [90.0])
+    monkeypatch.setattr(quietness, "_left", [30.0])
     monkeypatch.setattr(quietness, "used_by_all", used_by_all)
     monkeypatch.setattr(quietness, "used_by_us", lambda: ours * now["tries"])
     monkeypatch.setattr(quietness.time, "monotonic", lambda: float(now["tries"]))
@@ -69,7 +69,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, everybody: list[float | None], ours
 def test_a_disturbed_case_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, [1.9, 1.05], ours=1.0)
     assert quietness.undisturbed(quietness.timing) == pytest.approx(0.05)
-    assert quietness._left == [pytest.approx(89.0)]
+    assert quietness._left == [pytest.approx(29.0)]
     machine(monkeypatch, [1.05], ours=1.0)
     assert quietness.undisturbed(quietness.timing) == pytest.approx(0.05), "and one try is enough if nobody is there"
 

@@ -83,7 +83,7 @@ def test_steady_contenders_take_the_fewest_turns_and_alternate(monkeypatch: pyte
     fewest, _ = turns.ROUNDS
     _, order = play(monkeypatch, costing("o", 0.01), p=costing("p", 0.02), q=costing("q", 0.03))
     assert "".join(order) == ("poqoqopo" * fewest)[: 4 * fewest], "each peer's turn lies between two of ours"
-    _, order = play(monkeypatch, costing("o", turns.BUDGET / 10), p=costing("p", 0.02), q=costing("q", 0.03))
+    _, order = play(monkeypatch, costing("o", turns.SHORT * 1.2), p=costing("p", 0.02), q=costing("q", 0.03))
     assert "".join(order) == ("pqoqpo" * fewest)[: 3 * fewest], "of long calls, one a round"
 
 
@@ -170,3 +170,48 @@ def test_only_the_wall_clock_repeats_calls() -> None:
 
     harness.compare(Benchmark(), ours, [], items=1, unit="clip", timer=timer)
     assert set(calls) == {1}
+
+
+def test_a_second_visit_adds_its_turns_and_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is reported after it is of both, and neither visit's turns are paired with the other's."""
+    monkeypatch.setattr(turns, "SPAN", 0.0)
+    ours, them = turns.Contender(costing("o", 1.0), 1, first=1e-3), turns.Contender(costing("p", 5.0), 1, first=1e-3)
+    clock = Clock()
+    turns.take_turns(Benchmark(), ours, [them], clock)
+    before = len(them.seconds)
+    for contender in (ours, them):
+        contender.begun = len(contender.seconds)
+    ours.run, them.run = costing("o", 10.0), costing("p", 30.0)
+    clock.turns.clear()
+    turns.take_turns(None, ours, [them], clock)
+    assert clock.turns[:3] == ["o", "p", "o"] and len(them.seconds) == 2 * before
+    assert turns.paired(ours, them) == [5.0] * before + [3.0] * before
+    for contender in (ours, them):
+        contender.forget()
+    assert set(ours.seconds) == {1.0} and len(ours.seconds) == len(ours.rounds) and set(them.seconds) == {5.0}
+
+
+def test_every_case_is_visited_again_and_a_failure_leaves_the_first_visit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(harness, "QUICK", False)
+    harness._visits.clear()
+    calls: list[int] = []
+
+    def ours() -> list[float]:
+        calls.append(0)
+        if broken:
+            raise OSError("gone")
+        return [1.0]
+
+    broken = False
+    bench = Benchmark()
+    record = harness.compare(bench, ours, [], items=1, unit="clip", maximum_seconds=1.0)
+    rounds, once = record["ours"]["rounds"], len(calls)
+    harness.visit_again()
+    assert len(calls) > once and bench.extra_info["ours"]["rounds"] > rounds and bench.extra_info["ours"]["met"]
+    harness.compare(bench, ours, [], items=1, unit="clip")
+    first, broken = dict(bench.extra_info), True
+    harness.visit_again()
+    assert bench.extra_info == first and "not visited again: OSError: gone" in capsys.readouterr().out
+    assert not harness._visits
