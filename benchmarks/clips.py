@@ -34,7 +34,8 @@ def fastest(candidates: Sequence[Run]) -> Run:
     """The one whose best call is the shortest: of the first, and, if that is short, of four more, in turns. Whoever is
     chosen by one call is another one in the next run."""
     best = [wall_clock(run) for run in candidates]
-    for _ in range(0 if QUICK and max(best) > 0.05 else 4 if max(best) < 0.5 else 1):
+    more = int(max(best) < 0.05) if QUICK else 4 if max(best) < 0.5 else 1
+    for _ in range(more):
         best = [min(seconds, wall_clock(run)) for seconds, run in zip(best, candidates, strict=True)]
     return candidates[best.index(min(best))]
 

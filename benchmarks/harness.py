@@ -174,7 +174,8 @@ def visit(benchmark: Any, us: Contender, contenders: dict[str, Contender], clock
     def timing(number: int) -> None:
         for contender in everybody:
             contender.forget()
-        settle()
+        if not QUICK:  # a tenth of a second
+            settle()
         take_turns(benchmark if number == 0 else None, us, list(contenders.values()), clock)
 
     return undisturbed(timing)

@@ -22,12 +22,12 @@ from typing import Any
 QUICK = os.environ.get("QUICK", "0") not in ("", "0")
 TURN = 0.002 if QUICK else 0.010  # seconds: the least that a turn lasts
 # Of one visit to a case; there are two, minutes apart, but for a quick run.
-BUDGET = 0.08 if QUICK else 0.7  # seconds of turns, after which a contender need take no more
+BUDGET = 0.08 if QUICK else 0.6  # seconds of turns, after which a contender need take no more
 SPAN = 0.0 if QUICK else 0.5  # seconds from the first turn to the last, at least
 WARM = 0.02 if QUICK else 0.3  # seconds: a longer call pays for what the one before left behind, and hardly notices
 SHORT = 0.1  # seconds: a call of ours up to which we take a turn after each peer's
 PAUSE = 0.006  # seconds in which threads fall asleep: libgomp's spin for 4 ms after a parallel region
-ROUNDS = (3, 9) if QUICK else (5, 40)  # fewest and most
+ROUNDS = (3, 9) if QUICK else (5, 30)  # fewest and most
 FEW = (2, 2) if QUICK else (3, 2)  # at least, of one whose `ROUNDS` would exceed the budget; whose calls take seconds
 DOUBT = 0.03  # half the width of the interval around a median, as a share of it, at which it is settled
 
