@@ -93,7 +93,7 @@ def test_a_slow_peer_takes_its_turns_spread_over_the_rounds(monkeypatch: pytest.
     slow = costing("s", turns.BUDGET / 2)
     _, order = play(monkeypatch, costing("o", 0.001), p=costing("p", 0.001), s=slow)
     places = [order[:at].count("p") for at, name in enumerate(order) if name == "s"]
-    assert len(places) == turns.FEW[0] and places[0] <= 1 and places[-1] >= fewest - 2
+    assert len(places) == turns.FEW[0] and places[0] <= 1 and places[-1] >= fewest - 1
     assert max(b - a for a, b in itertools.pairwise(places)) <= 1 + fewest / turns.FEW[0]
 
 
