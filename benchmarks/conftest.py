@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import platform
+import random
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
+import harness
+import memory_pages
 import pytest
 
 PACKAGES = (
@@ -42,17 +44,7 @@ DEADLINE = time.monotonic() + float(os.environ.get("FASTAUG_BENCH_SECONDS", "inf
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "gpu: needs a CUDA device")
-    pin_allocator()
-
-
-def pin_allocator() -> None:
-    """Set glibc's thresholds, for everybody, to where they end up by themselves: blocks of up to 32 MiB come from the
-    heap, larger ones are mapped anew each time. But do not give the heap's end back: whether that happens depends on
-    what else is allocated at the moment, and a call that finds its pages gone took up to three times as long."""
-    with contextlib.suppress(AttributeError, OSError):  # not glibc
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(-3, 32 << 20)  # M_MMAP_THRESHOLD
-        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+    memory_pages.reserve(int(os.environ.get("FASTAUG_BENCH_HEAP_MIB", "1024")) << 20)
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +63,24 @@ def in_time() -> None:
     """Skips what would begin after FASTAUG_BENCH_SECONDS, so that the results of the rest are still written."""
     if time.monotonic() > DEADLINE:
         pytest.skip("out of time (FASTAUG_BENCH_SECONDS)")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def second_visit() -> Iterator[None]:
+    """After the last test, while all that was built for the cases is alive."""
+    yield
+    harness.visit_again()
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """What is drawn from a generator of the process is the same in every run."""
+    import numpy as np
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(params=[1, 2], ids=["1thread", "2threads"])

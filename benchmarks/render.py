@@ -25,8 +25,9 @@ __all__ = ["case_rows", "main", "merge", "render"]
 INTRO = """# Results
 
 Made by `make bench` (`benchmarks/render.py`); do not edit. Ratio: the peer's time over fastaug's, per item, with the
-same data, threads and process, taking turns; above 1 fastaug is faster; ± the doubt that is left in its median (half of
-its 95 % interval). Time: median [lower quartile, upper quartile].
+same data, threads and process, taking turns; above 1 fastaug is faster. It is the median over pairs of neighbouring
+turns, ± the doubt that is left in it (half of its 95 % interval); where the quotient of the two median times, which are
+told beside it, is more than 10 % away, that follows in brackets. Time: median [lower quartile, upper quartile].
 Agreement: signal-to-error ratio of the peer's output against ours in the same run; where they cannot agree, why not.
 """
 PICTURES = {

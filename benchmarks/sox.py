@@ -6,6 +6,7 @@ A process per clip would charge sox a few milliseconds of start-up for every cli
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -61,7 +62,8 @@ class LongFiles:
         effects: the chain of each clip.
         seconds: total length of the files; the clips are repeated until it is reached.
 
-    `run` does the work, `no_effect` only reads and writes the same files; `items` is how many clips either handles.
+    `run` does the work and throws the result away, `no_effect` only reads and converts the same files; `items` is how
+    many clips either handles.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class LongFiles:
             for part in range(parts):
                 source = Path(self._folder.name) / f"{len(self._commands)}.in"
                 np.tile(np.concatenate(members[part::parts]), times).astype(np.float32).tofile(source)
-                command = [program(), "-D", "-V1", *raw(rate), str(source), *raw(rate), f"{source}.out"]
+                command = [program(), "-D", "-V1", *raw(rate), str(source), *raw(rate), os.devnull]
                 self._commands.append((command, chain))
 
     def run(self) -> None:

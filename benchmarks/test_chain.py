@@ -146,6 +146,7 @@ def test_clmr_two_views(benchmark: Any, threads: int, x: torch.Tensor) -> None:
     twice = torch.cat([x, x])
     rows = list(twice.numpy()[:SOME])
     transform = clmr(sample_rate=RATE)
+    transform.reset(0)
     strong_rows = twice[: 32 if QUICK else None]
     strongest: list[Any] = []
 
@@ -193,6 +194,7 @@ def test_clmr_two_views_without_delay_and_reverb(benchmark: Any, threads: int, x
     """The part of the chain that torch-audiomentations has."""
     whole = clmr(sample_rate=RATE)
     transform = Compose([step for step in whole.transforms if not isinstance(step, Delay | Reverb)], sample_rate=RATE)
+    transform.reset(0)
     compare(
         benchmark,
         lambda: transform.views(x, 2),
@@ -218,6 +220,7 @@ def test_eight_transforms_of_one_sample(benchmark: Any, threads: int, x: torch.T
     sample. One item is the whole call."""
     tiny = x[:, :, 1000:1001].repeat(4, 1, 1)
     transform = clmr(sample_rate=RATE, crop_samples=1)
+    transform.reset(0)
     compare(
         benchmark,
         lambda: transform(tiny),

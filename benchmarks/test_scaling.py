@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness import QUICK, Run, equal_threads
+from harness import QUICK, Run, equal_threads, wall_clock
 from materials import RATE, SAMPLES, batch, encode, music, tracks, write_shards
-from turns import Contender, calls_a_turn, rested, spread
+from memory_pages import settle
+from turns import PAUSE, WARM, Contender, calls_a_turn, spread
 
 from fastaug import LogMel, Pipeline, clmr, codecs
 from fastaug.random import Keys
@@ -41,19 +42,21 @@ class Point:
 
 def record(benchmark: Any, series: str, axis: str, unit: str, points: list[Point]) -> None:
     """Time the points in turns, so that a busy moment of the machine bends no curve, and keep the curve."""
-    timed = [Contender(point.run, 1) for point in points]
+    timed = [Contender(point.run, 1, pause=PAUSE) for point in points]
 
     def round_of_turns(number: int) -> float:
         for one, point in zip(timed, points, strict=True):
             with equal_threads(point.threads):
-                one.take_turn(rested, number)
+                one.get_ready()
+                one.take_turn(wall_clock, number)
         return sum(one.seconds[-1] * one.calls for one in timed)
 
     round_of_turns(0)  # warm-up
     round_of_turns(1)
     for one in timed:
-        one.calls = calls_a_turn(one.seconds[1])
+        one.calls, one.warm = calls_a_turn(one.seconds[1]), one.seconds[1] < WARM
         one.seconds.clear()
+    settle()
     rounds, number = FEWEST, 0
     while number < rounds:
         took = round_of_turns(number)

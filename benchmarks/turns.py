@@ -1,9 +1,12 @@
 """How contenders are timed beside each other, and what their times say.
 
-Everybody takes a turn in each round: the peers, in alternating order, then ours. A turn repeats a short call until it
-lasts `TURN` seconds. A peer's ratio is formed round by round, its time over the mean of ours just before and after, so
-that a machine that is slow for a while is slow for both; what counts is the median of these ratios. Rounds go on until
-that median is known within `DOUBT`, for every peer, or until a contender has used its time up.
+In each round the peers take turns, in alternating order, and after each of them we do (once a round, where a call of
+ours is long). A turn repeats a short call until it lasts `TURN` seconds, and begins with a call that is not timed: what
+the one before left behind (its data in the caches, threads that still spin, pages to copy after a fork) is nobody's
+cost. A peer's ratio is formed turn by turn, its time over the mean of ours just before and after, so that a machine
+that is slow for a while is slow for both; what counts is the median of these ratios. Rounds go on until that median is
+known within `DOUBT`, for every peer, or until a contender has used its time up. A slow peer, which can afford few
+turns, takes them spread over the rounds, not all at the beginning: its median and ours are of the same minutes.
 """
 
 from __future__ import annotations
@@ -12,16 +15,20 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 QUICK = os.environ.get("QUICK", "0") not in ("", "0")
 TURN = 0.002 if QUICK else 0.010  # seconds: the least that a turn lasts
-BUDGET = 0.08 if QUICK else 1.5  # seconds of turns, after which a contender need take no more
-SPAN = 0.0 if QUICK else 1.0  # seconds from the first turn to the last, at least
-ROUNDS = (3, 9) if QUICK else (9, 150)  # fewest and most
-FEW = (2, 2) if QUICK else (5, 3)  # at least, of one whose `ROUNDS` would exceed the budget; whose calls take seconds
+# Of one visit to a case; there are two, minutes apart, but for a quick run.
+BUDGET = 0.08 if QUICK else 0.6  # seconds of turns, after which a contender need take no more
+SPAN = 0.0 if QUICK else 0.5  # seconds from the first turn to the last, at least
+WARM = 0.02 if QUICK else 0.3  # seconds: a longer call pays for what the one before left behind, and hardly notices
+SHORT = 0.1  # seconds: a call of ours up to which we take a turn after each peer's
+PAUSE = 0.006  # seconds in which threads fall asleep: libgomp's spin for 4 ms after a parallel region
+ROUNDS = (3, 9) if QUICK else (5, 30)  # fewest and most
+FEW = (2, 2) if QUICK else (3, 2)  # at least, of one whose `ROUNDS` would exceed the budget; whose calls take seconds
 DOUBT = 0.03  # half the width of the interval around a median, as a share of it, at which it is settled
 
 Run = Callable[[], Any]
@@ -30,17 +37,42 @@ Timer = Callable[[Run], float]
 
 @dataclass
 class Contender:
-    """A function that takes part, and the seconds that a call of it took in each of its turns."""
+    """A function that takes part, and the seconds that a call of it took in each of its turns.
+
+    Args:
+        first: seconds of the first call.
+        baseline: what is also done but not the work itself; its time is taken off.
+        calls: in a turn.
+        warm: whether a call that is not timed comes before a turn.
+        pause: seconds to wait before that.
+        rounds: which of our turns came next after each of its turns.
+        begun: turns that it took in the visits before.
+    """
 
     run: Run
     items: int
-    first: float = 0.0  # seconds of the first call
+    first: float = 0.0
     baseline: Run | None = None
-    calls: int = 1  # in a turn
+    calls: int = 1
+    warm: bool = False
+    pause: float = 0.0
     seconds: list[float] = field(default_factory=list)
-    rounds: list[int] = field(default_factory=list)  # in which it took them
+    rounds: list[int] = field(default_factory=list)
+    begun: int = 0
+
+    def forget(self) -> None:
+        """The turns of this visit."""
+        del self.seconds[self.begun :], self.rounds[self.begun :]
+
+    def get_ready(self) -> None:
+        """Leave behind what the one before left behind."""
+        if self.pause:
+            time.sleep(self.pause)
+        if self.warm:
+            self.run()
 
     def take_turn(self, timer: Timer, number: int) -> None:
+        """Be timed, ready."""
         spent = timer(self.repeated)
         if self.baseline is not None:
             spent -= timer(self.baseline)
@@ -57,43 +89,63 @@ class Contender:
 
     @property
     def fewest(self) -> int:
-        """Turns that it must take."""
+        """Turns that it must take in a visit."""
         return ROUNDS[0] if self.first * ROUNDS[0] < BUDGET else FEW[self.first > 2]
 
     @property
-    def wants_turn(self) -> bool:
-        return len(self.seconds) < self.fewest or self.calls * sum(self.seconds) < BUDGET
+    def has_time(self) -> bool:
+        return self.taken < self.fewest or self.calls * sum(self.seconds[self.begun :]) < BUDGET
+
+    @property
+    def taken(self) -> int:
+        """Turns, in this visit."""
+        return len(self.seconds) - self.begun
+
+    def wants_turn(self, number: int, first: int) -> bool:
+        """Whether its next turn is in this round: its fewest, spread over the ``first`` rounds, and, with time left,
+        all later ones."""
+        return self.has_time if number >= first else self.taken * first <= number * self.fewest
 
 
 def take_turns(benchmark: Any, ours: Contender, peers: Sequence[Contender], timer: Timer) -> None:
-    """Time everybody. pytest-benchmark sees the first rounds of ours; the others' turns lie between."""
-    number, start = 0, time.monotonic()
-
-    def peers_turns() -> None:
-        for peer in peers if number % 2 == 0 else reversed(peers):
-            if peer.wants_turn:
-                peer.take_turn(timer, number)
-
-    def our_turn() -> None:
-        nonlocal number
-        ours.take_turn(timer, number)
-        number += 1
+    """Time everybody. pytest-benchmark, where it is given, sees the first of our turns; the others' lie between."""
+    start, fewest = time.monotonic(), max(contender.fewest for contender in (ours, *peers))
 
     def enough() -> bool:
-        if number >= ROUNDS[1]:
-            return True
-        done = all(not peer.wants_turn or settled(paired(ours, peer), peer.fewest) for peer in peers)
-        done = done and (not ours.wants_turn or settled(ours.seconds, ours.fewest))
+        done = all(not peer.has_time or settled(paired(ours, peer), peer.fewest + peer.begun) for peer in peers)
+        done = done and (not ours.has_time or settled(ours.seconds, ours.fewest + ours.begun))
         return done and time.monotonic() - start >= SPAN
 
-    benchmark.pedantic(our_turn, setup=peers_turns, rounds=max(contender.fewest for contender in (ours, *peers)))
-    while not enough():
-        peers_turns()
-        our_turn()
+    def groups() -> Iterator[Sequence[Contender]]:
+        """Who takes a turn before each of ours, until all is known."""
+        number = 0
+        while number < fewest or (number < ROUNDS[1] and not enough()):
+            now = [peer for peer in peers if peer.wants_turn(number, fewest)][:: 1 if number % 2 == 0 else -1]
+            yield from [[peer] for peer in now] if now and ours.first <= SHORT else [now]
+            number += 1
+
+    def others(group: Sequence[Contender]) -> None:
+        for peer in group:
+            peer.get_ready()
+            peer.take_turn(timer, len(ours.seconds))
+        ours.get_ready()
+
+    def us() -> None:
+        ours.take_turn(timer, len(ours.seconds))
+
+    if ours.begun:  # the first peer of a later visit needs a turn of ours just before it, too
+        others([])
+        us()
+    turns = groups()
+    if benchmark is not None:
+        benchmark.pedantic(us, setup=lambda: others(next(turns)), rounds=fewest)
+    for group in turns:
+        others(group)
+        us()
 
 
 def paired(ours: Contender, peer: Contender) -> list[float]:
-    """The peer's time per item over ours, in every round in which it took a turn."""
+    """The peer's time per item over the mean of ours just before and just after, for every turn that it took."""
     us, them = ours.per_item, peer.per_item
     beside = [us[number] if number == 0 else (us[number - 1] + us[number]) / 2 for number in peer.rounds]
     return [theirs / near for theirs, near in zip(them, beside, strict=True)]
@@ -149,10 +201,3 @@ def wall_clock(run: Run) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
-
-
-def rested(run: Run) -> float:
-    """The wall clock after a pause in which the threads that the one before left spinning fall asleep: libgomp's spin
-    for 4 ms after a parallel region, and would do so on the next one's cores."""
-    time.sleep(0.006)
-    return wall_clock(run)

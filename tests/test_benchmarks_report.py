@@ -247,3 +247,19 @@ def test_the_summary_of_ncu() -> None:
         '"0","fa_gain(const float*)","12.5","32"\n'
     )
     assert len(summary) == 2 and "fa_gain(const float*)" in summary[1] and "12.5 us" in summary[1]
+
+
+def test_a_ratio_that_its_times_do_not_give_says_what_they_give() -> None:
+    found = case("effects", "gain", 1.0, p=5.0)
+    (peer,) = found["peers"]
+    assert rows.quotient(found, {**peer, "median": 5.4}) == ""
+    assert rows.quotient(found, {**peer, "median": 9.4}) == " (times: 9.4)"
+    assert rows.quotient(found, {**peer, "median": 4.0}) == " (times: 4)"
+    peer["median"] = 9.4
+    assert "| 5 (times: 9.4) |" in rows.case_rows(found)[1]
+
+
+def test_a_case_that_others_disturbed_says_so() -> None:
+    found = case("effects", "gain", 1.0, p=5.0)
+    assert "meanwhile" not in rows.case_rows({**found, "others": 0.05})[0]
+    assert "gain (others used 0.7 cores meanwhile) |" in rows.case_rows({**found, "others": 0.7})[0]

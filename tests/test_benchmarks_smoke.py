@@ -237,6 +237,8 @@ def test_bad(benchmark):
     (tmp_path / "conftest.py").write_text((FOLDER / "conftest.py").read_text())
     (tmp_path / "pytest.ini").write_text("[pytest]")
     monkeypatch.setenv("QUICK", "1")
+    monkeypatch.setenv("FASTAUG_BENCH_HEAP_MIB", "16")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(FOLDER), str(FOLDER.parent))))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-json=out.json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr

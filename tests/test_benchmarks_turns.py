@@ -82,7 +82,45 @@ def varying(name: str, seconds: list[float]) -> Callable[[], Any]:
 def test_steady_contenders_take_the_fewest_turns_and_alternate(monkeypatch: pytest.MonkeyPatch) -> None:
     fewest, _ = turns.ROUNDS
     _, order = play(monkeypatch, costing("o", 0.01), p=costing("p", 0.02), q=costing("q", 0.03))
-    assert "".join(order) == ("pqoqpo" * fewest)[: 3 * fewest]
+    assert "".join(order) == ("poqoqopo" * fewest)[: 4 * fewest], "each peer's turn lies between two of ours"
+    _, order = play(monkeypatch, costing("o", turns.SHORT * 1.2), p=costing("p", 0.02), q=costing("q", 0.03))
+    assert "".join(order) == ("pqoqpo" * fewest)[: 3 * fewest], "of long calls, one a round"
+
+
+def test_a_slow_peer_takes_its_turns_spread_over_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were they all in the first rounds, its median and ours would be of different minutes."""
+    fewest, _ = turns.ROUNDS
+    slow = costing("s", turns.BUDGET / 2)
+    _, order = play(monkeypatch, costing("o", 0.001), p=costing("p", 0.001), s=slow)
+    places = [order[:at].count("p") for at, name in enumerate(order) if name == "s"]
+    assert len(places) == turns.FEW[0] and places[0] <= 1 and places[-1] >= fewest - 1
+    assert max(b - a for a, b in itertools.pairwise(places)) <= 1 + fewest / turns.FEW[0]
+
+
+def test_a_turn_begins_with_a_call_that_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that leaves something behind, which makes the next call of anybody slow, changes nobody's time."""
+    monkeypatch.setattr(turns, "SPAN", 0.0)
+    left: list[str] = []
+
+    def leaving(name: str, seconds: float) -> Callable[[], Any]:
+        def run() -> None:
+            late = bool(left) and left[-1] != name
+            left.append(name)
+            Clock.costs.append((name, seconds + (1.0 if late else 0.0)))
+
+        return run
+
+    def timed(warm: bool) -> tuple[Any, Any]:
+        left.clear()
+        us, them = (turns.Contender(leaving(*one), 1, first=one[1], warm=warm) for one in (("o", 0.01), ("p", 0.04)))
+        turns.take_turns(Benchmark(), us, [them], Clock())
+        return us, them
+
+    us, them = timed(True)
+    assert set(us.seconds) == {0.01} and set(them.seconds) == {0.04}
+    assert turns.ratio(us, them)["ratio"] == pytest.approx(4.0)
+    us, them = timed(False)
+    assert turns.ratio(us, them)["ratio"] == pytest.approx(1.04 / 1.01), "without it, nothing but what was left behind"
 
 
 def test_turns_go_on_until_the_ratio_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +138,7 @@ def test_no_contender_exceeds_its_time_for_long_and_a_slow_one_takes_few_turns(m
     us, order = play(monkeypatch, costing("o", 0.001), w=wild, s=costing("s", 3.0), m=costing("m", turns.BUDGET / 2))
     assert order.count("s") == turns.FEW[1] and order.count("m") == turns.FEW[0]
     assert turns.ROUNDS[0] < order.count("w") <= 24, "the budget divided by the mean, and a few"
-    assert len(us.seconds) == order.count("w")
+    assert len(us.seconds) == len(order) - len(us.seconds), "one of ours after each of theirs"
 
 
 def test_what_the_baseline_takes_is_taken_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,3 +170,48 @@ def test_only_the_wall_clock_repeats_calls() -> None:
 
     harness.compare(Benchmark(), ours, [], items=1, unit="clip", timer=timer)
     assert set(calls) == {1}
+
+
+def test_a_second_visit_adds_its_turns_and_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is reported after it is of both, and neither visit's turns are paired with the other's."""
+    monkeypatch.setattr(turns, "SPAN", 0.0)
+    ours, them = turns.Contender(costing("o", 1.0), 1, first=1e-3), turns.Contender(costing("p", 5.0), 1, first=1e-3)
+    clock = Clock()
+    turns.take_turns(Benchmark(), ours, [them], clock)
+    before = len(them.seconds)
+    for contender in (ours, them):
+        contender.begun = len(contender.seconds)
+    ours.run, them.run = costing("o", 10.0), costing("p", 30.0)
+    clock.turns.clear()
+    turns.take_turns(None, ours, [them], clock)
+    assert clock.turns[:3] == ["o", "p", "o"] and len(them.seconds) == 2 * before
+    assert turns.paired(ours, them) == [5.0] * before + [3.0] * before
+    for contender in (ours, them):
+        contender.forget()
+    assert set(ours.seconds) == {1.0} and len(ours.seconds) == len(ours.rounds) and set(them.seconds) == {5.0}
+
+
+def test_every_case_is_visited_again_and_a_failure_leaves_the_first_visit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(harness, "QUICK", False)
+    harness._visits.clear()
+    calls: list[int] = []
+
+    def ours() -> list[float]:
+        calls.append(0)
+        if broken:
+            raise OSError("gone")
+        return [1.0]
+
+    broken = False
+    bench = Benchmark()
+    record = harness.compare(bench, ours, [], items=1, unit="clip", maximum_seconds=1.0)
+    rounds, once = record["ours"]["rounds"], len(calls)
+    harness.visit_again()
+    assert len(calls) > once and bench.extra_info["ours"]["rounds"] > rounds and bench.extra_info["ours"]["met"]
+    harness.compare(bench, ours, [], items=1, unit="clip")
+    first, broken = dict(bench.extra_info), True
+    harness.visit_again()
+    assert bench.extra_info == first and "not visited again: OSError: gone" in capsys.readouterr().out
+    assert not harness._visits
