@@ -131,9 +131,17 @@ struct FaRings {
         return at <= capacity ? at : at - capacity;
     }
 
-    // After the vectors at `write` have been stored: the copy, and on to the next ones.
+    // How many numbers there are from `write` on, of n, before a ring that is read or written ends, or the first vector
+    // has to be copied.
+    FA_HD int run(int width, int n) const {
+        int count = write == 0 ? width : std::min(n, capacity - write);
+        for (int i = 0; i < kCount; ++i) count = std::min(count, (capacity - read(i)) / width * width + width);
+        return count;
+    }
+
+    // After `count` numbers from `write` on have been stored, of each phase: the copy, and on to the next ones.
     template <class Vector>
-    FA_HD void advance() {
+    FA_HD void advance(int count) {
         if (write == 0) {
             for (float* numbers : ring) {
                 for (int j = 0; j < phases; ++j, numbers += stride) {
@@ -141,10 +149,32 @@ struct FaRings {
                 }
             }
         }
-        write += kReverbWidth<Vector>;
+        write += count;
         write = write < capacity ? write : 0;
     }
 };
+
+// What lies before a tile: `value` in the last lane, zeros in the others.
+template <class Vector>
+FA_HD Vector fa_in_last_lane(float value) {
+    if constexpr (kReverbWidth<Vector> == 1) {
+        return value;
+    } else {
+        typedef int32_t Whole __attribute__((vector_size(sizeof(Vector))));
+        Whole last = {};
+        last[kReverbWidth<Vector> - 1] = -1;
+        return (Vector)((Whole)(Vector{} + value) & last);
+    }
+}
+
+template <class Vector>
+FA_HD float fa_last_lane(const Vector& value) {
+    if constexpr (kReverbWidth<Vector> == 1) {
+        return value;
+    } else {
+        return fa_shifted<1>(value, Vector{})[0];
+    }
+}
 
 // The damping d of all combs, the one-pole low-pass s[n] = x[n] + d (s[n-1] - x[n]), and the feedback behind it: one
 // multiply-add each on t = s / (1 - d). The recursion runs along each segment from t = 0 before it; what that leaves
@@ -160,23 +190,22 @@ struct FaDamping {
         return count;
     }
     static constexpr int kLevels = levels();
-    Vector damping, input, power[kLevels + 1], returned[kPhases];
+    Vector input, pole[kPhases], power[kLevels + 1];  // the feedback, d ^ (1, 2, ...), d ^ (kPhases (1, 2, 4, ...))
 
     FA_HD FaDamping(float d, float feedback) {
-        float pole = d, gain = 0.0f;
+        float moved_d = d, gain = 0.0f;
         double least = 1.0;
         for (int step = -4; step <= 4; ++step) {
             const float moved = fa_bits_to_float(fa_float_to_bits(d) + static_cast<uint32_t>(step));
             const double rest = 1.0 - static_cast<double>(moved), wanted = static_cast<double>(feedback) * rest;
             const double error = fabs(static_cast<double>(static_cast<float>(wanted)) - wanted) / rest;
-            if (error < least) least = error, pole = moved, gain = static_cast<float>(wanted);
+            if (error < least) least = error, moved_d = moved, gain = static_cast<float>(wanted);
         }
-        damping = Vector{} + pole;
         input = Vector{} + gain;
         double value = 1.0;
-        for (Vector& r : returned) {
-            value *= static_cast<double>(pole);
-            r = Vector{} + static_cast<float>(static_cast<double>(gain) * value);
+        for (Vector& p : pole) {
+            value *= static_cast<double>(moved_d);
+            p = Vector{} + static_cast<float>(value);
         }
         for (Vector& p : power) {
             p = Vector{} + static_cast<float>(value);
@@ -185,100 +214,93 @@ struct FaDamping {
     }
 
     // t at the end of each lane's segment, from what it would be had it been 0 before: sum over k of
-    // d^(k kPhases) part[L - k], in doubling steps.
+    // d^(k kPhases) part[L - k], in doubling steps. past: t before the first segment, in the last lane.
     template <int kLevel = 0>
-    FA_HD Vector carried(const Vector& part) const {
+    FA_HD Vector carried(const Vector& part, const Vector& past) const {
         if constexpr (kLevel < kLevels) {
-            return carried<kLevel + 1>(fa_fma(power[kLevel], fa_shifted<(1 << kLevel)>(Vector{}, part), part));
+            const Vector& factor = kLevel == 0 ? pole[kPhases - 1] : power[kLevel];  // the same: one register less
+            return carried<kLevel + 1>(fa_fma(factor, fa_shifted<(1 << kLevel)>(past, part), part), past);
         } else {
             return part;
         }
     }
-
-    // The first half: added becomes feedback * (low-pass of x) + added, kPhases samples a lane, but for what lies
-    // before each segment other than t = `earlier`. Returns t at their ends.
-    FA_HD Vector start(const Vector* x, const Vector& earlier, Vector* added) const {
-        Vector t = earlier;
-        for (int j = 0; j < kPhases; ++j) {
-            t = fa_fma(damping, t, x[j]);
-            added[j] = fa_fma(input, t, added[j]);
-        }
-        return t;
-    }
-
-    // The second half. Returns the true t at the ends of segments.
-    FA_HD Vector finish(const Vector& part, Vector* added) const {
-        const Vector ends = carried(part), before = fa_shifted<1>(Vector{}, ends);
-        for (int j = 0; j < kPhases; ++j) added[j] = fa_fma(returned[j], before, added[j]);
-        return ends;
-    }
 };
 
-// One tile of a comb: a vector of segments. carry: in lane 0, t at the end of the last tile (and 0 beside it: a number
-// alone, read from the vector stored before, would have to wait for the cache).
+// One tile of a comb: a vector of segments.
 template <class Vector, int kPhases>
 struct FaCombTile {
-    Vector in[kPhases], part;
+    Vector t[kPhases];
 
+    // The first half: t, but for what lies before each segment.
     FA_HD void start(const FaRings<kReverbCombs>& rings, int k, const FaDamping<Vector, kPhases>& damping,
-                     const float* carry, const Vector* input, Vector* sum) {
+                     Vector* sum) {
         const int read = rings.read(k);
-        Vector out[kPhases];
         for (int j = 0; j < kPhases; ++j) {
-            out[j] = fa_load<Vector>(rings.past[k][j] + read);
-            sum[j] += out[j];
-            in[j] = input[j];
+            const Vector out = fa_load<Vector>(rings.past[k][j] + read);
+            sum[j] += out;
+            t[j] = j == 0 ? out : fa_fma(damping.pole[0], t[j - 1], out);
         }
-        part = damping.start(out, fa_load<Vector>(carry + k * kReverbLanes), in);
     }
 
+    // The second half: the true t, and what returns. carry: t at the end of the last tile.
     FA_HD void finish(const FaRings<kReverbCombs>& rings, int k, const FaDamping<Vector, kPhases>& damping,
-                      float* carry) {
+                      float* carry, const Vector* input) {
         float* const to = rings.ring[k] + rings.write;
         const int stride = rings.stride;
-        fa_store(carry + k * kReverbLanes, fa_shifted<1>(damping.finish(part, in), Vector{}));
-        for (int j = 0; j < kPhases; ++j) fa_store(to + j * stride, in[j]);
+        const Vector past = fa_in_last_lane<Vector>(carry[k]);
+        const Vector before = fa_shifted<1>(past, damping.carried(t[kPhases - 1], past));
+        for (int j = 0; j < kPhases; ++j) t[j] = fa_fma(damping.pole[j], before, t[j]);
+        carry[k] = fa_last_lane(t[kPhases - 1]);
+        for (int j = 0; j < kPhases; ++j) fa_store(to + j * stride, fa_fma(damping.input, t[j], input[j]));
     }
 };
 
-// The eight combs, n samples: wet becomes the sum of their (undamped) outputs. carry: kReverbLanes numbers a comb.
+// The eight combs, n samples: wet becomes the sum of their (undamped) outputs. carry: a number for each.
 // A comb's second half comes after the next one's first half: each is a chain of operations that wait for another.
 template <class Vector, int kPhases>
 FA_HD void fa_reverb_combs(FaRings<kReverbCombs>& rings, float* carry, const float* x, float* wet, int n,
-                           const FaDamping<Vector, kPhases>& damping) {
+                           const FaDamping<Vector, kPhases>& given) {
     constexpr int kWidth = kReverbWidth<Vector>;
+    const FaDamping<Vector, kPhases> damping = given;  // our own, which no store can change: in registers
     for (int i = 0; i < n; i += kWidth * kPhases) {
         Vector input[kPhases], sum[kPhases] = {};
         for (int j = 0; j < kPhases; ++j) input[j] = fa_load<Vector>(x + i + j * kWidth);
         fa_reverb_to_phases(input);
-        FaCombTile<Vector, kPhases> tile;
-        tile.start(rings, 0, damping, carry, input, sum);
-        for (int k = 1; k < kReverbCombs; ++k) {
-            FaCombTile<Vector, kPhases> next;
-            next.start(rings, k, damping, carry, input, sum);
-            tile.finish(rings, k - 1, damping, carry);
-            tile = next;
+        FaCombTile<Vector, kPhases> tile[kReverbCombs];
+        FA_UNROLL(9) for (int k = 0; k <= kReverbCombs; ++k) {
+            if (k < kReverbCombs) tile[k].start(rings, k, damping, sum);
+            if (k > 0) tile[k - 1].finish(rings, k - 1, damping, carry, input);
         }
-        tile.finish(rings, kReverbCombs - 1, damping, carry);
         fa_reverb_from_phases(sum);
         for (int j = 0; j < kPhases; ++j) fa_store(wet + i + j * kWidth, sum[j]);
-        rings.template advance<Vector>();
+        rings.template advance<Vector>(kWidth);
     }
 }
 
-// The four allpasses in series and the gain, in place, on n samples one after another.
+// The four allpasses in series and the gain, in place, on n samples one after another: in runs without a ring's end,
+// so that where to read and write stays in registers.
 template <class Vector>
 FA_HD void fa_reverb_allpasses(FaRings<kReverbAllpasses>& rings, float* wet, int n, float wet_gain) {
     constexpr int kWidth = kReverbWidth<Vector>;
     const Vector half = Vector{} + 0.5f, gain = Vector{} + wet_gain;
-    for (int i = 0; i < n; i += kWidth) {
-        Vector value = fa_load<Vector>(wet + i);
-        FA_UNROLL(4) for (int k = 0; k < kReverbAllpasses; ++k) {
-            const Vector out = fa_load<Vector>(rings.ring[k] + rings.read(k));
-            fa_store(rings.ring[k] + rings.write, fa_fma(half, out, value));
-            value = out - value;
+    for (float* const end = wet + n; wet < end;) {
+        const int run = rings.run(kWidth, static_cast<int>(end - wet));
+        const float* from[kReverbAllpasses];
+        float* to[kReverbAllpasses];
+        for (int k = 0; k < kReverbAllpasses; ++k) {
+            from[k] = rings.ring[k] + rings.read(k);
+            to[k] = rings.ring[k] + rings.write;
         }
-        fa_store(wet + i, value * gain);
-        rings.template advance<Vector>();
+        for (int i = 0; i < run; i += kWidth) {
+            Vector value = fa_load<Vector>(wet + i);
+            FA_UNROLL(4) for (int k = 0; k < kReverbAllpasses; ++k) {
+                const Vector out = fa_load<Vector>(from[k] + i);
+                fa_store(to[k] + i, fa_fma(half, out, value));
+                value = out - value;
+            }
+            fa_store(wet + i, value * gain);
+        }
+        wet += run;
+        rings.template advance<Vector>(run);
     }
 }

@@ -11,7 +11,7 @@ namespace {
 struct Side {
     FaRings<kReverbCombs> combs;
     FaRings<kReverbAllpasses> allpasses;
-    alignas(64) float carry[kReverbCombs * kReverbLanes];
+    float carry[kReverbCombs];
 };
 
 struct Unit {
