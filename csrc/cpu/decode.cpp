@@ -408,8 +408,8 @@ void fa_audio_release(long long* members, long long count) {
 }
 
 long long fa_audio_decode(const long long* members, const long long* wanted, long long count, long long rate,
-                     const long long* plans, long long plan_count, long long* outcomes, float* y, long long rows,
-                     long long channels, long long length, long long longest, long long threads) {
+                          const long long* plans, long long plan_count, long long* outcomes, float* y, long long rows,
+                          long long channels, long long length, long long longest, long long threads) {
     const Member* table = reinterpret_cast<const Member*>(members);
     std::vector<Crop> crops = make_crops(table, {wanted, wanted + count, wanted + 2 * count, wanted + 3 * count, count},
                                          reinterpret_cast<const Plan*>(plans), plan_count, rate, length, longest);
