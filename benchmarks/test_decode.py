@@ -79,7 +79,8 @@ def torchcodec_range(codec: str) -> Callable[[bytes, int], np.ndarray]:
     def decode(data: bytes, start: int) -> np.ndarray:
         decoder = AudioDecoder(data, sample_rate=RATE, num_channels=1)
         begin = start / RATE + shift
-        return decoder.get_samples_played_in_range(begin, begin + SAMPLES / RATE).data.numpy()[0, :SAMPLES] * MONO
+        end = begin + (SAMPLES + 1) / RATE  # its ranges are seconds, and some crops were a sample short of ours
+        return decoder.get_samples_played_in_range(begin, end).data.numpy()[0, :SAMPLES] * MONO
 
     return decode
 
@@ -111,6 +112,19 @@ def agrees_to_half_a_sample(least_db: float) -> Callable[[Any, Any], str]:
 def of_first(check: Callable[[Any, Any], str]) -> Callable[[Any, Any], str]:
     """That check of as many crops as a peer has taken."""
     return lambda ours, theirs: check(ours[: len(theirs)], theirs)
+
+
+def of_whole(check: Callable[[Any, Any], str]) -> Callable[[Any, Any], str]:
+    """That check of the crops that have the asked length: behind some seeks in Ogg, torchcodec's lack samples."""
+
+    def checked(ours: Any, theirs: list[np.ndarray]) -> str:
+        whole = [i for i, crop in enumerate(theirs) if crop.shape[-1] == SAMPLES]
+        short = len(theirs) - len(whole)
+        assert 2 * short < len(theirs), f"{short} of {len(theirs)} crops are shorter than asked"
+        said = check(np.asarray(ours)[whole], np.stack([theirs[i] for i in whole])[:, None])
+        return said + (f"; {short} of {len(theirs)} crops are shorter than asked" if short else "")
+
+    return checked
 
 
 @pytest.mark.parametrize("codec", ["mp3", "flac", "ogg", "wav"])
@@ -153,8 +167,8 @@ def test_crop(benchmark: Any, threads: int, codec: str) -> None:
             Peer(
                 TORCHCODEC,
                 "torchcodec",
-                lambda: crops(torchcodec_range(codec)),
-                check=of_first(agrees_to_half_a_sample(40) if codec == "mp3" else agrees(40, edge=200)),
+                lambda: clip_by_clip(torchcodec_range(codec), data[:TRACKS], begin[:TRACKS].tolist(), threads=threads),
+                check=of_whole(agrees_to_half_a_sample(40) if codec == "mp3" else agrees(40, edge=200)),
                 items=TRACKS,
             ),
             Peer(

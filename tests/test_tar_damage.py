@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from corpus import write_tar
-from fastaug.shards import open_source, write_index
+from fastaug.shards import open_source, tar, write_index
 from fastaug.shards.idx import index_path, read_index
 from fastaug.shards.reader import ShardIndex, index_shard, read_record
+from fastaug.shards.record import RecordError
 from fastaug.shards.tar import stamp
 
 BLOCK = 512
@@ -256,3 +257,25 @@ def test_views_of_a_shard_copy_nothing_and_outlive_the_source(tmp_path: Path) ->
     del source
     (tmp_path / "s.tar").unlink()
     assert bytes(audio) == b"b-wav"
+
+
+def test_more_members_than_there_is_room_for_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tar(tmp_path / "s.tar", FOUR)
+    expected = index_shard(path)
+    monkeypatch.setattr(tar, "_ROOM", 3)
+    assert index_shard(path) == expected
+    assert keys(expected) == list("abcd")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_in_any_encoding_and_with_spaces_around(tmp_path: Path, encoding: str) -> None:
+    text = ' {"title": "Übung", "year": 1} \n'
+    index = index_shard(write_tar(tmp_path / "s.tar", [("a.wav", b"1"), ("a.json", text.encode(encoding))]))
+    assert read_record(index, index.records[0]).fields == {"title": "Übung", "year": 1}
+
+
+@pytest.mark.parametrize("text", [b'{"a": 1} x', b"{", b"", b"[1]", b'{"a": 1}{}'])
+def test_json_that_is_no_object_or_followed_by_more(tmp_path: Path, text: bytes) -> None:
+    index = index_shard(write_tar(tmp_path / "s.tar", [("a.wav", b"1"), ("a.json", text)]))
+    with pytest.raises(RecordError, match="member a.json at byte"):
+        read_record(index, index.records[0])

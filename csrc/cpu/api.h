@@ -82,10 +82,11 @@ int fa_flac_decode(const unsigned char* data, long long size, long long start, l
 void fa_audio_probe(long long* members, long long count, long long threads);
 void fa_audio_release(long long* members, long long count);
 // wanted: (4, count) columns of Wanted; outcomes (count, 2): status and byte offset, written where a crop failed. rate:
-// of the output, 0 keeps each member's own; plans: one for each other rate of the members.
-void fa_audio_decode(const long long* members, const long long* wanted, long long count, long long rate,
-                     const long long* plans, long long plan_count, long long* outcomes, float* y, long long rows,
-                     long long channels, long long length, long long longest, long long threads);
+// of the output, 0 keeps each member's own; plans: one for each other rate of the members. Returns how many crops (or
+// pieces of long ones) failed.
+long long fa_audio_decode(const long long* members, const long long* wanted, long long count, long long rate,
+                          const long long* plans, long long plan_count, long long* outcomes, float* y, long long rows,
+                          long long channels, long long length, long long longest, long long threads);
 
 // csrc/cpu/tar.cpp. Walks the headers of a tar; entries: (capacity, 8), its fields are named there. Returns how many
 // there are; those beyond `capacity` are not written.

@@ -407,9 +407,9 @@ void fa_audio_release(long long* members, long long count) {
     }
 }
 
-void fa_audio_decode(const long long* members, const long long* wanted, long long count, long long rate,
-                     const long long* plans, long long plan_count, long long* outcomes, float* y, long long rows,
-                     long long channels, long long length, long long longest, long long threads) {
+long long fa_audio_decode(const long long* members, const long long* wanted, long long count, long long rate,
+                          const long long* plans, long long plan_count, long long* outcomes, float* y, long long rows,
+                          long long channels, long long length, long long longest, long long threads) {
     const Member* table = reinterpret_cast<const Member*>(members);
     std::vector<Crop> crops = make_crops(table, {wanted, wanted + count, wanted + 2 * count, wanted + 3 * count, count},
                                          reinterpret_cast<const Plan*>(plans), plan_count, rate, length, longest);
@@ -431,7 +431,12 @@ void fa_audio_decode(const long long* members, const long long* wanted, long lon
         if (item < 0) return pages.fetch(~item);
         batch.run(segments[static_cast<size_t>(item)]);
     });
+    long long failed = 0;
     for (auto crop = crops.rbegin(); crop != crops.rend(); ++crop) {  // of several pieces the first trouble is told
-        if (crop->status) outcomes[2 * crop->wanted] = crop->status, outcomes[2 * crop->wanted + 1] = crop->where;
+        if (!crop->status) continue;
+        outcomes[2 * crop->wanted] = crop->status;
+        outcomes[2 * crop->wanted + 1] = crop->where;
+        ++failed;
     }
+    return failed;
 }

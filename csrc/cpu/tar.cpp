@@ -64,6 +64,7 @@ bool parse_number(const uint8_t* text, int width, long long& value) {
 }
 
 bool is_zero(const uint8_t* block) {
+    if (block[0]) return false;
     uint8_t any = 0;
     for (int i = 0; i < kBlock; ++i) any |= block[i];
     return any == 0;
@@ -74,15 +75,12 @@ bool is_header(const uint8_t* block) {
     long long stored, size;
     if (!parse_number(block + 148, 8, stored) || !parse_number(block + 124, 12, size)) return false;
     int sum = 0, high = 0;
-    for (int i = 0; i < kBlock; ++i) {
-        sum += block[i];
-        high += block[i] >> 7;
-    }
-    for (int i = 148; i < 156; ++i) {
-        sum += ' ' - block[i];
-        high -= block[i] >> 7;
-    }
-    return stored == sum || stored == sum - 256 * high;
+    for (int i = 0; i < kBlock; ++i) sum += block[i];
+    for (int i = 148; i < 156; ++i) sum += ' ' - block[i];
+    if (stored == sum) return true;
+    for (int i = 0; i < kBlock; ++i) high += block[i] >> 7;
+    for (int i = 148; i < 156; ++i) high -= block[i] >> 7;
+    return stored == sum - 256 * high;
 }
 
 // The first block from `at` on that is a header beyond doubt, or -1.

@@ -70,9 +70,9 @@ def decode(
     """
     first, count = _crops(starts, lengths, len(encoded))
     batch = _Batch(encoded, first, count, sample_rate, channels, num_threads or _library.threads())
-    samples = batch.decode(device)
-    flat = np.ndim(starts) < 2 and np.ndim(lengths if lengths is not None else 0) < 2
-    return (samples[0], batch.status[0]) if flat else (samples, batch.status)
+    flat = len(first) == 1 and np.ndim(starts) < 2 and np.ndim(lengths if lengths is not None else 0) < 2
+    samples = batch.decode(device, flat)
+    return samples, torch.from_numpy(batch.status[0] if flat else batch.status)
 
 
 def describe(
@@ -126,11 +126,15 @@ class _Batch:
             raise ValueError(f"channels must be at least 1 or None, got {channels}")
         self.first, self.count, self.sample_rate, self.channels = first, count, sample_rate, channels
         self.threads = threads
-        self.status = torch.zeros(first.shape, dtype=torch.int64)
+        self.status = np.zeros(first.shape, np.int64)
         self.reasons: dict[tuple[int, int], str] = {}
-        names = names or [_name(item, i) for i, item in enumerate(encoded)]
-        self.encoded = [None if isinstance(item, _PATH) and not os.path.isfile(item) else item for item in encoded]
-        self.members = Members([item if item is not None else b"" for item in self.encoded], names, threads)
+        self.encoded: Sequence[Encoded | None] = encoded
+        found = encoded
+        if any(issubclass(kind, _PATH) for kind in set(map(type, encoded))):
+            names = names or [_name(item, i) for i, item in enumerate(encoded)]
+            self.encoded = [None if isinstance(item, _PATH) and not os.path.isfile(item) else item for item in encoded]
+            found = [item if item is not None else b"" for item in self.encoded]
+        self.members = Members(found, names, threads)
 
     def fail(self, b: int, error: DecodeError, v: int | None = None) -> None:
         """Crop ``v`` of member ``b`` has no samples; None: all its crops."""
@@ -138,8 +142,8 @@ class _Batch:
             self.status[view, b] = int(error.status)
             self.reasons[view, b] = str(error)
 
-    def decode(self, device: torch.device | str | None) -> Tensor:
-        """Samples (V, B, C, T) on the device."""
+    def decode(self, device: torch.device | str | None, flat: bool = False) -> Tensor:
+        """Samples (V, B, C, T) on the device; of one view, if ``flat``, (B, C, T)."""
         native, other = self._sort()
         others = self._through_libsndfile(other)
         shape = (*self.first.shape, self.channels or self._common(native, others), self._width(native, others))
@@ -149,12 +153,14 @@ class _Batch:
         else:
             places = np.add.outer(np.arange(shape[0]) * shape[1], native).ravel()
             wanted = Wanted(places % shape[1], places, self.first.ravel()[places], self.count.ravel()[places])
-        flat = (shape[0] * shape[1], *shape[2:])
-        if device is not None and torch.device(device).type == "cuda":
-            rows, failed = decode_on_device(self.members, wanted, self.sample_rate, flat, device, self.threads)
+        every = (shape[0] * shape[1], *shape[2:])
+        if device not in (None, "cpu") and torch.device(device).type == "cuda":
+            rows, failed = decode_on_device(self.members, wanted, self.sample_rate, every, device, self.threads)
         else:
-            rows = torch.empty(flat)
+            rows = torch.empty(every)
             failed = decode_into(self.members, wanted, self.sample_rate, rows, self.threads)
+        if flat and not failed and not others and not self.reasons:
+            return rows if device in (None, "cpu") else rows.to(device, non_blocking=True)
         samples = rows.view(shape)
         for row, (status, where) in failed.items():
             v, b = divmod(row, len(self.encoded))
@@ -164,6 +170,7 @@ class _Batch:
             samples[v, b, :, crop.shape[1] :] = 0.0
         for v, b in self.reasons:
             samples[v, b] = 0.0
+        samples = samples[0] if flat else samples
         return samples if device is None else samples.to(device, non_blocking=True)
 
     def _sort(self) -> tuple[Ints, list[int]]:

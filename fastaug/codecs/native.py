@@ -72,12 +72,12 @@ class Members:
 
     Args:
         encoded: contents as bytes, or anything that shows its bytes without a copy; paths are mapped into memory.
-        names: what to call them in errors.
+        names: what to call them in errors; None: by their place in the batch.
         threads: at most so many.
     """
 
-    def __init__(self, encoded: Sequence[Encoded], names: Sequence[str], threads: int) -> None:
-        self.names = names
+    def __init__(self, encoded: Sequence[Encoded], names: Sequence[str] | None, threads: int) -> None:
+        self._names = names
         self._bytes: list[Any] = list(encoded)
         self.table = np.zeros(len(encoded), _MEMBER)
         native, address = _library.native(), self.table.ctypes.data
@@ -88,6 +88,12 @@ class Members:
         native.fa_audio_probe(address, len(encoded), threads)
         if self.table["index"].any():
             weakref.finalize(self, _release, self.table)
+
+    @property
+    def names(self) -> Sequence[str]:
+        if self._names is None:
+            self._names = [f"encoded[{i}]" for i in range(len(self.table))]
+        return self._names
 
     def status(self, i: int) -> Status:
         """Whether a native decoder takes member ``i``."""
@@ -209,11 +215,12 @@ def decode_into(
         plans = [_plan(rate, sample_rate) for rate in sorted(rates)]
     filters = np.array([fields for fields, _ in plans], np.int64)
     outcomes = np.zeros((count, 2), np.int64)
-    _library.native().fa_audio_decode(
+    # How many failed decides what is read of `outcomes`: after a large batch each line of code and memory is cold.
+    failures = _library.native().fa_audio_decode(
         members.table.ctypes.data, table.ctypes.data, count, sample_rate or 0, filters.ctypes.data, len(plans),
         outcomes.ctypes.data, samples.data_ptr(), rows, channels, width, _PIECE, threads,
     )  # fmt: skip
-    failed = outcomes[:, 0].nonzero()[0]
+    failed = outcomes[:, 0].nonzero()[0] if failures else ()
     return {int(table[1, i]): (Status(int(outcomes[i, 0])), int(outcomes[i, 1])) for i in failed}
 
 

@@ -158,7 +158,7 @@ def _shards(paths: list[str], cache: str | Path | None) -> Source:
     else:
         indexes = [index_shard(path) for path in local]
     records = [(index, members) for index in indexes for members in index.records]
-    keys = [f"{index.name}/{members[0].key}" for index, members in records]
+    keys = [f"{index.name}/{members[0][0].rpartition('.')[0]}" for index, members in records]
     return Source(
         sizes=[len(index.records) for index in indexes],
         read=partial(_read_member, records),

@@ -22,6 +22,7 @@ from fastaug.shards.tar import Contents, Member, Stamp, fetch, map_shard, scan_t
 __all__ = ["Member", "ShardIndex", "announce_record", "index_shard", "read_record"]
 
 _KNOWN = AUDIO_SUFFIXES | {"json", "cls", "txt"}
+_raw_json = json.JSONDecoder().raw_decode
 
 
 @dataclass
@@ -35,7 +36,7 @@ class ShardIndex:
     bad: list[BadRecord] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Group:
     """Adjacent members of one key; ``torn``: damage lies before or behind them."""
 
@@ -80,16 +81,19 @@ def _groups(contents: Contents) -> list[_Group]:
     last = len(contents.runs) - 1
     for r, run in enumerate(contents.runs):
         begin = len(groups)
+        group: _Group | None = None
         for member in run:
             key, _, suffix = member[0].rpartition(".")
-            suffix = suffix.lower()
-            if suffix not in _KNOWN or key.rpartition("/")[2].startswith("._"):  # macOS' attributes of "name": "._name"
+            if suffix not in _KNOWN and (suffix := suffix.lower()) not in _KNOWN:
                 continue
-            if len(groups) > begin and groups[-1].key == key:
-                groups[-1].members.append(member)
-                groups[-1].suffixes += (suffix,)
+            if "._" in key and key.rpartition("/")[2].startswith("._"):  # macOS' attributes of "name": "._name"
+                continue
+            if group is not None and group.key == key:
+                group.members.append(member)
+                group.suffixes += (suffix,)
             else:
-                groups.append(_Group(key, [member], (suffix,)))
+                group = _Group(key, [member], (suffix,))
+                groups.append(group)
         if len(groups) > begin:
             groups[begin].torn |= r > 0
             groups[-1].torn |= r < last
@@ -102,6 +106,8 @@ def _problems(groups: list[_Group]) -> dict[int, str]:
     found = {i: kinds[group.suffixes] for i, group in enumerate(groups) if kinds[group.suffixes]}
     whole = {group.suffixes for group in groups if not group.torn and not kinds[group.suffixes]}
     usual = set.intersection(*map(set, whole)) - AUDIO_SUFFIXES if whole else set()
+    if not any(group.torn for group in groups) and len({group.key for group in groups}) == len(groups):
+        return found
     places: dict[str, list[int]] = {}
     for i, group in enumerate(groups):
         places.setdefault(group.key, []).append(i)
@@ -138,19 +144,20 @@ def read_record(index: ShardIndex, members: list[Member]) -> Record:
         RecordError: its JSON is damaged, or the file has changed since it was indexed. OSError: it cannot be opened.
     """
     audio, path = members[0], index.path
-    key = f"{index.name}/{audio.key}"
+    key = f"{index.name}/{audio[0].rpartition('.')[0]}"
     try:
         file = map_shard(path, index.stamp)
     except ValueError as error:
         raise RecordError(BadRecord(key, "read", str(error), path, audio.name, audio.offset)) from None
     fields: dict[str, Any] = {}
     for member in members[1:]:
+        name, begin, size = member
         try:
-            fields.update(_fields(member.suffix, file[member.offset : member.offset + member.size]))
+            fields.update(_fields(name.rpartition(".")[2].lower(), file[begin : begin + size]))
         except ValueError as error:
-            raise RecordError(BadRecord(key, "read", str(error), path, member.name, member.offset)) from None
-    data = file[audio.offset : audio.offset + audio.size]
-    return Record(key, data, fields, path, audio.name, audio.offset)
+            raise RecordError(BadRecord(key, "read", str(error), path, name, begin)) from None
+    name, begin, size = audio
+    return Record(key, file[begin : begin + size], fields, path, name, begin)
 
 
 def announce_record(index: ShardIndex, members: list[Member]) -> None:
@@ -160,12 +167,21 @@ def announce_record(index: ShardIndex, members: list[Member]) -> None:
         fetch(index.path, index.stamp, offset, offset + size)
 
 
+def _parse(content: memoryview) -> Any:
+    """JSON in any encoding that `json.loads` knows. Raises ValueError."""
+    try:
+        text = str(content, "utf-8")
+        value, end = _raw_json(text)  # what json.loads does between looking for spaces: a third of its time
+        if end == len(text):
+            return value
+    except ValueError:  # with spaces in front, a byte-order mark, UTF-16; or damaged
+        pass
+    return json.loads(bytes(content))
+
+
 def _fields(suffix: str, content: memoryview) -> dict[str, Any]:
     if suffix == "json":
-        try:
-            value = json.loads(str(content, "utf-8"))
-        except ValueError:  # with a byte-order mark, or UTF-16
-            value = json.loads(bytes(content))
+        value = _parse(content)
         if not isinstance(value, dict):
             raise ValueError(f"a JSON {type(value).__name__}, expected an object")
         return value

@@ -6,7 +6,7 @@ import mmap
 import os
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -18,6 +18,7 @@ Stamp = tuple[int, int, int]  # inode, size, time of change
 
 _FIELDS = 8
 _BLOCK = 512
+_ROOM = 1 << 16  # entries at first, 4 MiB of memory that is not there before it is used; for more a tar is walked twice
 # Kinds of csrc/cpu/tar.cpp
 _MEMBER, _GARBAGE, _TRUNCATED, _SPARSE, _LINK, _SPOILED, _NO_END, _ZEROS = range(8)
 
@@ -91,20 +92,24 @@ def scan_tar(path: str, taken: Stamp) -> Contents:
         return Contents([[]], [Trouble("an empty file (0 bytes), not a tar", 0)])
     file = map_shard(path, taken)
     address = int(np.frombuffer(file, np.uint8).__array_interface__["data"][0])
-    table = np.empty((min(taken[1] // _BLOCK + 1, 4096), _FIELDS), np.int64)
+    table = np.empty((min(taken[1] // _BLOCK + 1, _ROOM), _FIELDS), np.int64)
     while (count := _library.native().fa_tar_scan(address, taken[1], table.ctypes.data, len(table))) > len(table):
         table = np.empty((count, _FIELDS), np.int64)
-    contents = Contents([[]])
-    for kind, header, name, name_size, prefix, prefix_size, data, size in table[:count].tolist():
-        text = str(file[name : name + name_size], "utf-8", "surrogateescape")
+    contents, run = Contents(), list[Member]()
+    # A mapping is sliced, and a tuple made, in half the time that their wrappers take.
+    data, new = cast(mmap.mmap, file.obj), tuple.__new__
+    for kind, header, name, name_size, prefix, prefix_size, offset, size in table[:count].tolist():
+        text = data[name : name + name_size].decode("utf-8", "surrogateescape")
         if prefix_size:
-            text = str(file[prefix : prefix + prefix_size], "utf-8", "surrogateescape") + "/" + text
-        member = Member(text, data, size)
+            text = data[prefix : prefix + prefix_size].decode("utf-8", "surrogateescape") + "/" + text
+        member = new(Member, (text, offset, size))
         if kind == _MEMBER:
-            contents.runs[-1].append(member)
+            run.append(member)
         else:
             contents.troubles.append(_trouble(kind, header, member, taken[1]))
-            contents.runs.append([])
+            contents.runs.append(run)
+            run = []
+    contents.runs.append(run)
     return contents
 
 
