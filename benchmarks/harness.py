@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from memory_pages import settle
+from pace import Pace
 from quietness import undisturbed
 from turns import (
     BUDGET,
@@ -116,6 +117,7 @@ def compare(
                 contender.calls = calls_a_turn(contender.first)
                 contender.warm = contender.first < WARM
                 contender.pause = PAUSE if threads > 1 else 0.0
+                contender.pace = PACE if contender.warm else None
         others = visit(benchmark, us, contenders, clock)
 
     def report() -> dict[str, Any]:
@@ -152,6 +154,7 @@ def compare(
     return record
 
 
+PACE = Pace()
 _visits: list[Run] = []  # of cases that have been visited once
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness import QUICK, Run, equal_threads, wall_clock
+from harness import PACE, QUICK, Run, equal_threads, wall_clock
 from materials import RATE, SAMPLES, batch, encode, music, tracks, write_shards
 from memory_pages import settle
 from turns import PAUSE, WARM, Contender, calls_a_turn, spread
@@ -55,6 +55,7 @@ def record(benchmark: Any, series: str, axis: str, unit: str, points: list[Point
     round_of_turns(1)
     for one in timed:
         one.calls, one.warm = calls_a_turn(one.seconds[1]), one.seconds[1] < WARM
+        one.pace = PACE if one.warm else None
         one.seconds.clear()
     settle()
     rounds, number = FEWEST, 0

@@ -1,12 +1,13 @@
 """How contenders are timed beside each other, and what their times say.
 
 In each round the peers take turns, in alternating order, and after each of them we do (once a round, where a call of
-ours is long). A turn repeats a short call until it lasts `TURN` seconds, and begins with a call that is not timed: what
-the one before left behind (its data in the caches, threads that still spin, pages to copy after a fork) is nobody's
-cost. A peer's ratio is formed turn by turn, its time over the mean of ours just before and after, so that a machine
-that is slow for a while is slow for both; what counts is the median of these ratios. Rounds go on until that median is
-known within `DOUBT`, for every peer, or until a contender has used its time up. A slow peer, which can afford few
-turns, takes them spread over the rounds, not all at the beginning: its median and ours are of the same minutes.
+ours is long). A turn repeats a short call until it lasts `TURN` seconds, after half as many calls that are not timed:
+what the one before left behind (its data and code in the caches, threads that still spin, pages to copy after a fork)
+is nobody's cost. A turn in which the machine was slow is taken again (`pace.py`). A peer's ratio is formed turn by
+turn, its time over the mean of ours just before and after, so that a machine that is slow for a while is slow for both;
+what counts is the median of these ratios. Rounds go on until that median is known within `DOUBT`, for every peer, or
+until a contender has used its time up. A slow peer, which can afford few turns, takes them spread over the rounds, not
+all at the beginning: its median and ours are of the same minutes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pace import Pace
 
 QUICK = os.environ.get("QUICK", "0") not in ("", "0")
 TURN = 0.002 if QUICK else 0.010  # seconds: the least that a turn lasts
@@ -43,8 +47,9 @@ class Contender:
         first: seconds of the first call.
         baseline: what is also done but not the work itself; its time is taken off.
         calls: in a turn.
-        warm: whether a call that is not timed comes before a turn.
+        warm: whether half as many calls that are not timed come before a turn.
         pause: seconds to wait before that.
+        pace: knows whether the machine was slow meanwhile, and the turn is taken again; None: does not matter.
         rounds: which of our turns came next after each of its turns.
         begun: turns that it took in the visits before.
     """
@@ -56,6 +61,7 @@ class Contender:
     calls: int = 1
     warm: bool = False
     pause: float = 0.0
+    pace: Pace | None = None
     seconds: list[float] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
     begun: int = 0
@@ -66,14 +72,20 @@ class Contender:
 
     def get_ready(self) -> None:
         """Leave behind what the one before left behind."""
+        if self.pace is not None:
+            self.pace.wait()
         if self.pause:
             time.sleep(self.pause)
         if self.warm:
-            self.run()
+            for _ in range((self.calls + 1) // 2):  # a call of a millisecond becomes faster for eight
+                self.run()
 
     def take_turn(self, timer: Timer, number: int) -> None:
         """Be timed, ready."""
         spent = timer(self.repeated)
+        while self.pace is not None and not self.pace.believed(spent):
+            self.get_ready()
+            spent = timer(self.repeated)
         if self.baseline is not None:
             spent -= timer(self.baseline)
         self.seconds.append(max(spent, 1e-9) / self.calls)

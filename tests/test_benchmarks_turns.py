@@ -13,7 +13,7 @@ import pytest
 
 from test_benchmarks_smoke import Benchmark, Clock, costing, harness, load
 
-turns = load("turns")
+turns, paces = load("turns"), load("pace")
 
 
 def contender(*seconds: float, items: int = 1, rounds: range | None = None) -> Any:
@@ -215,3 +215,63 @@ def test_every_case_is_visited_again_and_a_failure_leaves_the_first_visit(
     harness.visit_again()
     assert bench.extra_info == first and "not visited again: OSError: gone" in capsys.readouterr().out
     assert not harness._visits
+
+
+class Machine:
+    """Its products take what it says, by turns of a clock that only moves while something runs."""
+
+    def __init__(self, *speeds: float) -> None:
+        self.now, self.speeds, self.naps = 0.0, list(speeds), 0
+
+    def clock(self) -> float:
+        return self.now
+
+    def product(self) -> None:
+        self.now += 1e-4 * (self.speeds.pop(0) if self.speeds else 1.0)
+
+    def nap(self, seconds: float) -> None:
+        self.now, self.naps = self.now + seconds, self.naps + 1
+
+    def pace(self, left: float = 1.0) -> Any:
+        return paces.Pace(self.product, self.clock, self.nap, left)
+
+
+def test_a_turn_waits_until_the_machine_is_at_its_pace() -> None:
+    machine = Machine(*[1.0] * 100, *[1.8] * 9, *[1.1] * 3)
+    told = machine.pace()
+    told.wait()
+    assert machine.naps == 0
+    told.wait()
+    assert machine.naps == 3 and told.lost == pytest.approx(3 * (paces.NAP + 3 * 1.8e-4))
+
+
+def test_a_turn_in_a_slow_spell_is_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(*[1.0] * 103, *[1.8] * 3)  # before the turn; behind it
+    taken: list[float] = []
+
+    def timer(run: Any) -> float:
+        taken.append(0.5 if len(taken) else 0.9)
+        return taken[-1]
+
+    one = turns.Contender(lambda: None, 1, pace=machine.pace())
+    one.get_ready()
+    one.get_ready()
+    one.take_turn(timer, 0)
+    assert taken == [0.9, 0.5] and one.seconds == [0.5]
+
+
+def test_a_machine_that_stays_slow_is_not_waited_for_beyond_the_time_there_is() -> None:
+    machine = Machine(*[1.0] * 100, *[1.8] * 100_000)
+    told = machine.pace(left=0.1)
+    told.wait()
+    told.wait()
+    assert machine.naps in (5, 6) and told.believed(1.0)
+    told = Machine(*[1.0] * 100, *[1.8] * 100_000).pace(left=0.1)
+    told.wait()
+    assert [told.believed(0.06) for _ in range(3)] == [False, False, True]
+
+
+def test_one_interrupted_product_is_no_slow_spell() -> None:
+    told = Machine(*[1.0] * 100, 1.0, 9.0, 9.0).pace()
+    told.wait()
+    assert told.holds()
