@@ -22,12 +22,12 @@ import torch
 from tqdm import tqdm
 
 from fastaug import LogMel, Pipeline
-from fastaug.ssl.checkpoint import read_card, save_model, write_whole
+from fastaug.ssl.checkpoint import read_card, save_model
 from fastaug.ssl.config import parse, resolve
 from fastaug.ssl.data import Dataset, demo_corpus, discover, endless, groups, restore
 from fastaug.ssl.fusion import model as fusion
 from fastaug.ssl.fusion.probe import Rows, join_seeds, probe_checkpoint
-from fastaug.ssl.fusion.published import RUNS, record, source_tables
+from fastaug.ssl.fusion.published import RUNS, record, write_tables
 from fastaug.ssl.optim import contrastive_optimiser, set_rate, warmup_cosine
 from fastaug.ssl.training import run as runs
 from fastaug.ssl.training.accumulate import backward
@@ -187,9 +187,8 @@ def training_pipeline(cfg: Config, data: Dataset, world: World, batch_size: int)
     return Pipeline(
         data.source, split=data.split("train"), crop="random", views=len(transforms), transform=transforms,
         batch_size=batch_size // world.size, epoch_size=batch_size * max(32, data.records("train") // batch_size),
-        shuffle=4096, on_error=cfg.on_error, device=world.device, frontend=frontend,
-        spec_transform=spec_transforms if frontend else None, sample_rate=cfg.sample_rate,
-        crop_samples=cfg.crop_samples, seed=cfg.seed,
+        shuffle=4096, on_error=cfg.on_error, device=world.device, frontend=frontend, sample_rate=cfg.sample_rate,
+        spec_transform=spec_transforms if frontend else None, crop_samples=cfg.crop_samples, seed=cfg.seed,
     )  # fmt: skip
 
 
@@ -221,8 +220,8 @@ def probe_data(cfg: Config) -> Dataset:
 
 def tables(cfg: Config) -> str:
     """Tables 1 and 2 of the source: pre-train and probe what they need, each run in a folder of --out."""
-    if "WORLD_SIZE" in os.environ or not cfg.tables:
-        raise ValueError("--tables takes one process; train row by row" if cfg.tables else "--record needs --tables")
+    if "WORLD_SIZE" in os.environ:
+        raise ValueError("--tables takes one process; train row by row")
     root, found = Path(cfg.out or f"runs/{Path(cfg.preset).stem}-tables"), {}
     for name in (name for name in RUNS if cfg.mtat or name != "mtat"):
         changes = {"fusion": "separate", **RUNS[name], **({"pretrain_data": cfg.mtat} if name == "mtat" else {})}
@@ -235,12 +234,13 @@ def tables(cfg: Config) -> str:
     joined = {name: join_seeds(rows) for name, rows in found.items()}
     if cfg.record:
         record(Path(cfg.record), joined, probe_data(cfg), cfg.head, cfg.preset, choose_device(cfg.device))
-    write_whole(root / "tables.txt", lambda partial: partial.write_text(source_tables(joined) + "\n"))
-    return source_tables(joined)
+    return write_tables(root / "tables.txt", joined)
 
 
 def run(cfg: Config) -> None:
-    if cfg.tables or cfg.record:
+    if cfg.record and not cfg.tables:
+        raise ValueError("--record needs --tables")
+    if cfg.tables:
         print("\n" + tables(cfg))
     elif (out := main(cfg)) and cfg.probe_seeds and os.environ.get("RANK", "0") == "0":
         probe(cfg, out)

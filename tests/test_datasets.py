@@ -330,6 +330,6 @@ def test_a_full_disk_names_the_dataset(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("fastaug.datasets.shard.write_shards", full)
+    monkeypatch.setattr("fastaug.shards.writer._write_split", full)
     assert main(["shard", str(tmp_path / "music"), str(tmp_path / "out")]) == 1
     assert f"No space left on device: '{tmp_path / 'out'}'" in capsys.readouterr().err

@@ -73,28 +73,23 @@ def shard(
         by = f"by {found.group_field}" if found.group_field else "by file"
         stratified = f", stratified by {label}" if label else ""
         how = "all in train" if fractions[0] == 1 else f"seeded {shares} {by}{stratified}, seed {seed}"
-    try:
-        summary = write_shards(
-            entries,
-            out,
-            name=name or found.name,
-            labels=found.labels,
-            split_protocol=how,
-            licence=licence or found.licence,
-            left_out=found.left_out,
-            group_field=found.group_field,
-            unit=found.unit,
-            seed=seed,
-            shard_records=shard_records,
-            shard_bytes=shard_bytes,
-            workers=workers,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, str(out)) from error  # a full disk does not say which
+    summary = write_shards(
+        entries,
+        out,
+        name=name or found.name,
+        labels=found.labels,
+        split_protocol=how,
+        licence=licence or found.licence,
+        left_out=found.left_out,
+        group_field=found.group_field,
+        unit=found.unit,
+        seed=seed,
+        shard_records=shard_records,
+        shard_bytes=shard_bytes,
+        workers=workers,
+        overwrite=overwrite,
+        progress=progress,
+    )
     return _warn_of_quarantine(summary)
 
 

@@ -83,6 +83,7 @@ def write_shards(
     Raises:
         FileExistsError: OUT is not empty (and ``overwrite`` is off, or it holds files of another kind).
         ValueError: no entries, repeated paths, unknown splits or classes, or nothing readable.
+        OSError: OUT cannot be written; names it where the system names no file.
     """
     if shard_records < 1 or shard_bytes < 1:
         raise ValueError(f"shard_records and shard_bytes must be positive, got {shard_records} and {shard_bytes}")
@@ -119,10 +120,12 @@ def write_shards(
         }
         _count(card, ordered, {q.path for q in quarantined})
         _finish(partial, out, card, quarantined)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if out.is_dir() and not any(out.iterdir()):
             out.rmdir()
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(out)) from error  # a full disk does not say which
         raise
     return _summary(out, card, quarantined, leaks)
 

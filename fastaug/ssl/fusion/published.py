@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 import fastaug.transforms as T
+from fastaug.ssl.checkpoint import write_whole
 from fastaug.ssl.data import Dataset
 from fastaug.ssl.fusion.encoders import AUDIO, FUSED, SPECTROGRAM
 from fastaug.ssl.fusion.probe import BOTH, DECISION, RANDOM, Rows, cell
@@ -23,6 +24,7 @@ __all__ = [
     "source_tables",
     "time_mask",
     "white_noise",
+    "write_tables",
 ]
 
 
@@ -116,6 +118,13 @@ def source_tables(runs: dict[str, Rows]) -> str:
         "table 2, which cannot both be; its accuracies are no multiples of 1/290, so of segments or of batches, not of",
         "clips: compare the direction.",
     ])  # fmt: skip
+
+
+def write_tables(file: Path, runs: dict[str, Rows]) -> str:
+    """`source_tables`, written to ``file`` too, all or nothing."""
+    text = source_tables(runs)
+    write_whole(file, lambda partial: partial.write_text(text + "\n"))
+    return text
 
 
 def record(path: Path, runs: dict[str, Rows], data: Dataset, head: str, preset: str, device: torch.device) -> None:
