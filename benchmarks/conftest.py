@@ -67,9 +67,10 @@ def in_time() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def second_visit() -> Iterator[None]:
-    """After the last test, while all that was built for the cases is alive."""
+    """After the last test, while all that was built for the cases is alive. Fails for targets missed in both."""
     yield
-    harness.visit_again()
+    if missed := harness.visit_again():
+        pytest.fail("\n".join(["both visits together miss", *missed]), pytrace=False)
 
 
 @pytest.fixture(autouse=True)

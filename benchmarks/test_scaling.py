@@ -55,7 +55,7 @@ def record(benchmark: Any, series: str, axis: str, unit: str, points: list[Point
     round_of_turns(1)
     for one in timed:
         one.calls, one.warm = calls_a_turn(one.seconds[1]), one.seconds[1] < WARM
-        one.pace = PACE if one.warm else None
+        one.pace = PACE
         one.seconds.clear()
     settle()
     rounds, number = FEWEST, 0
