@@ -197,7 +197,8 @@ def test_every_case_is_visited_again_and_a_failure_leaves_the_first_visit(
 ) -> None:
     monkeypatch.setattr(harness, "QUICK", False)
     monkeypatch.setattr(sys.modules["turns"], "SPAN", 0.0)
-    monkeypatch.setitem(harness.PACE.fastest, 1, 1.0)  # known to be slow: no looks, no waiting
+    monkeypatch.setattr(harness.PACE, "at_first", 0.0)  # no waiting
+    monkeypatch.setattr(harness.PACE, "share", 0.0)
     harness._visits.clear()
     calls: list[int] = []
 
