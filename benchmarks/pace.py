@@ -40,7 +40,7 @@ class Pace:
         self.at_first, self.share = at_first, share
         self.places: Sequence[Place] = [()]  # where the case may run; the first is where it does
         self.fastest: dict[int, float] = {}  # seconds of the loop, by the number of cores
-        self.lost = self.kept = 0.0  # seconds
+        self.lost = self.kept = self.unchecked = 0.0  # seconds; what was kept with no time left to look
         self.begun = 0.0
 
     def stay(self, places: Sequence[Place]) -> None:
@@ -86,12 +86,13 @@ class Pace:
     def believed(self) -> bool:
         """Whether the turn since `wait` counts: the pace still holds, or the turn was long, or no time is left to take
         it again."""
-        took = self.clock() - self.begun
-        if took <= LONG and not self.spent:
+        took, spent = self.clock() - self.begun, self.spent
+        if took <= LONG and not spent:
             if len(self.places[0]) > 1:
                 self.nap(PAUSE)  # threads that spin would make any core look slow
             if not self.holds():
                 self.lost += took
                 return False
         self.kept += took
+        self.unchecked += took if spent else 0.0
         return True

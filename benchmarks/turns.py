@@ -189,13 +189,15 @@ def settled(values: Sequence[float], fewest: int) -> bool:
 
 
 def spread(contender: Contender) -> dict[str, Any]:
-    """Median, lower and upper quartile of the seconds per item, and how many items and turns stand behind them."""
+    """Median, lower and upper quartile of the seconds per item, the interval in which the median is known, and how many
+    items and turns stand behind them."""
     seconds = sorted(contender.per_item)
     if len(seconds) > 1:
         low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
     else:
         low = median = high = seconds[0]
-    return {"median": median, "low": low, "high": high, "rounds": len(seconds), "items": contender.items}
+    found = {"median": median, "low": low, "high": high, "median_within": interval(seconds)}
+    return {**found, "rounds": len(seconds), "items": contender.items}
 
 
 def ratio(ours: Contender, peer: Contender) -> dict[str, float]:

@@ -98,6 +98,7 @@ def test_a_long_turn_waits_but_is_not_taken_again() -> None:
     told.wait()
     machine.now += paces.LONG * 1.01
     assert machine.naps == 1 and told.believed() and told.kept == pytest.approx(paces.LONG * 1.01)
+    assert told.unchecked == 0.0
 
 
 def test_a_machine_that_stays_slow_is_not_waited_for_beyond_the_time_there_is() -> None:
@@ -119,7 +120,7 @@ def test_what_the_turns_took_buys_more_time() -> None:
     told = (machine := Machine([1.8] * 10_000)).pace(left=0.0, share=0.5)
     told.wait()
     machine.now += 0.4
-    assert machine.naps == 0 and told.believed() and told.kept == pytest.approx(0.4)
+    assert machine.naps == 0 and told.believed() and told.kept == told.unchecked == pytest.approx(0.4)
     told.wait()
     assert told.lost == pytest.approx(0.2, abs=0.03)
 

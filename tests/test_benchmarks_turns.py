@@ -25,6 +25,7 @@ def contender(*seconds: float, items: int = 1, rounds: range | None = None) -> A
 def test_spread_is_the_interquartile_range() -> None:
     found = turns.spread(contender(2.0, 4.0, 6.0, 8.0, 100.0, items=2))
     assert (found["low"], found["median"], found["high"], found["rounds"]) == (2.0, 3.0, 4.0, 5)
+    assert found["median_within"] == (1.0, 50.0)
 
 
 def test_a_ratio_is_formed_beside_our_turns_before_and_after() -> None:
