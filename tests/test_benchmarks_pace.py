@@ -81,15 +81,15 @@ def test_a_turn_in_a_slow_spell_is_taken_again() -> None:
     taken: list[float] = []
 
     def timer(run: Any) -> float:
-        taken.append(0.5 if len(taken) else 0.9)
+        taken.append(0.1 if len(taken) else 0.2)
         machine.now += taken[-1]
         return taken[-1]
 
     one = turns.Contender(lambda: None, 1, pace=machine.pace())
     one.get_ready()
     one.take_turn(timer, 0)
-    assert taken == [0.9, 0.5] and one.seconds == [0.5]
-    assert one.pace.lost == pytest.approx(0.9, abs=1e-3) and one.pace.kept == pytest.approx(0.5, abs=1e-3)
+    assert taken == [0.2, 0.1] and one.seconds == [0.1]
+    assert one.pace.lost == pytest.approx(0.2, abs=1e-3) and one.pace.kept == pytest.approx(0.1, abs=1e-3)
 
 
 def test_a_long_turn_waits_but_is_not_taken_again() -> None:
