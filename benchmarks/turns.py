@@ -49,7 +49,8 @@ class Contender:
         calls: in a turn.
         warm: whether half as many calls that are not timed come before a turn.
         pause: seconds to wait before that.
-        pace: knows whether the machine was slow meanwhile, and the turn is taken again; None: does not matter.
+        pace: waits until the machine is not slow, and knows whether it has been meanwhile, so that the turn is taken
+            again; None: does not matter.
         rounds: which of our turns came next after each of its turns.
         begun: turns that it took in the visits before.
     """
@@ -72,10 +73,10 @@ class Contender:
 
     def get_ready(self) -> None:
         """Leave behind what the one before left behind."""
-        if self.pace is not None:
-            self.pace.wait()
         if self.pause:
             time.sleep(self.pause)
+        if self.pace is not None:
+            self.pace.wait()
         if self.warm:
             for _ in range((self.calls + 1) // 2):  # a call of a millisecond becomes faster for eight
                 self.run()
@@ -83,7 +84,7 @@ class Contender:
     def take_turn(self, timer: Timer, number: int) -> None:
         """Be timed, ready."""
         spent = timer(self.repeated)
-        while self.pace is not None and not self.pace.believed(spent):
+        while self.pace is not None and not self.pace.believed():
             self.get_ready()
             spent = timer(self.repeated)
         if self.baseline is not None:
@@ -188,13 +189,15 @@ def settled(values: Sequence[float], fewest: int) -> bool:
 
 
 def spread(contender: Contender) -> dict[str, Any]:
-    """Median, lower and upper quartile of the seconds per item, and how many items and turns stand behind them."""
+    """Median, lower and upper quartile of the seconds per item, the interval in which the median is known, and how many
+    items and turns stand behind them."""
     seconds = sorted(contender.per_item)
     if len(seconds) > 1:
         low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
     else:
         low = median = high = seconds[0]
-    return {"median": median, "low": low, "high": high, "rounds": len(seconds), "items": contender.items}
+    found = {"median": median, "low": low, "high": high, "median_within": interval(seconds)}
+    return {**found, "rounds": len(seconds), "items": contender.items}
 
 
 def ratio(ours: Contender, peer: Contender) -> dict[str, float]:
