@@ -4,7 +4,8 @@ A virtual machine shares its cores with others that no counter of its own shows:
 for a tenth of a second or for some, 0.85 ms, on each core at times of its own. A turn in such a spell says nothing
 about whoever took it, so a short loop is timed on the case's cores on both sides of a turn. Where it was slow, the case
 moves to other cores, if it leaves any free, and waits, or the turn is taken again. All contenders are treated alike.
-The time that this may cost is a share of what the turns take: in a slow hour a run lasts half as long again.
+The time that this may cost is a share of what the turns take: in a slow hour a run lasts half as long again. When it is
+used up, a slow turn is kept, and known as one: it counts only where there are too few others (`turns.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from cores import Place, go, slowest
 from turns import PAUSE, QUICK
 
-SLOWER = 1.15  # times the fastest loop so far, up to which a turn is believed
+SLOWER = 1.2  # times the fastest loop so far, up to which a turn is believed: a calm core's is up to 1.09, others' 1.5
 NAP = 0.02  # seconds between looks while waiting
 LOOKS = 10 if QUICK else 40  # at first, a nap apart: some of them find the machine calm
 AT_FIRST, SHARE = (1.0, 0.1) if QUICK else (5.0, 0.5)  # that may be lost: seconds, and of what the turns took
@@ -40,8 +41,8 @@ class Pace:
         self.at_first, self.share = at_first, share
         self.places: Sequence[Place] = [()]  # where the case may run; the first is where it does
         self.fastest: dict[int, float] = {}  # seconds of the loop, by the number of cores
-        self.lost = self.kept = self.unchecked = 0.0  # seconds; what was kept with no time left to look
-        self.begun = 0.0
+        self.lost = self.kept = self.slow = 0.0  # seconds; what was kept though slow, as no time was left
+        self.begun, self.held = 0.0, True  # of the turn at hand
 
     def stay(self, places: Sequence[Place]) -> None:
         """The case may run in each of these places, and is in the first."""
@@ -71,28 +72,36 @@ class Pace:
         """Whether no time is left to lose."""
         return self.lost >= self.at_first + self.share * self.kept
 
-    def wait(self) -> None:
-        """Until it holds here or in another place, or the time is spent. What follows is a turn."""
-        start, tries = self.clock(), 0
-        while not self.spent and not self.holds():
-            tries += 1
+    def find(self) -> bool:
+        """Whether it holds here or in another place, to which the case has moved then."""
+        for _ in self.places:
+            if self.holds():
+                return True
             self.move()
-            if tries % len(self.places) == 0:
-                self.nap(NAP)
+        return False
+
+    def wait(self) -> None:
+        """Until it holds somewhere, or the time is spent. What follows is a turn."""
+        start = self.clock()
+        while not (found := self.find()) and not self.spent:
+            self.nap(NAP)
             self.lost += self.clock() - start
             start = self.clock()
-        self.begun = self.clock()
+        self.held, self.begun = found, self.clock()
 
-    def believed(self) -> bool:
-        """Whether the turn since `wait` counts: the pace still holds, or the turn was long, or no time is left to take
-        it again."""
-        took, spent = self.clock() - self.begun, self.spent
-        if took <= LONG and not spent:
+    def again(self) -> bool:
+        """Whether the turn since `wait` is to be taken again: the pace has not held to its end, and time is left.
+        `held` is what is known of a turn that counts."""
+        took = self.clock() - self.begun
+        if took > LONG:
+            self.held = True
+        else:
             if len(self.places[0]) > 1:
                 self.nap(PAUSE)  # threads that spin would make any core look slow
-            if not self.holds():
-                self.lost += took
-                return False
+            self.held = self.held and self.holds()
+        if not self.held and not self.spent:
+            self.lost += took
+            return True
         self.kept += took
-        self.unchecked += took if spent else 0.0
-        return True
+        self.slow += 0.0 if self.held else took
+        return False

@@ -19,6 +19,7 @@ import growth
 import repeat
 import targets
 from rows import case_rows, case_table, peer_table, roofline_table
+from turns import ROUNDS
 
 __all__ = ["case_rows", "main", "merge", "render"]
 
@@ -30,7 +31,7 @@ turns, ± the doubt that is left in it (half of its 95 % interval); where the qu
 told beside it, is more than 10 % away, that follows in brackets. Time: median [lower quartile, upper quartile].
 Agreement: signal-to-error ratio of the peer's output against ours in the same run; where they cannot agree, why not.
 """
-PACE = ("kept", "lost", "unchecked")  # seconds of turns that counted, of others, of those that nothing vouches for
+PACE = ("kept", "lost", "slow")  # seconds of turns that were kept, of others, of those kept though the machine was slow
 PICTURES = {
     "ratios": "How many times as fast as the fastest other way each operation is",
     "scaling": "Throughput against batch size, clip length, threads and shards",
@@ -141,10 +142,10 @@ def calm(pace: dict[str, float] | None) -> str:
     """How much of the machine's time others took, as far as its pace shows."""
     if not pace or not pace["kept"]:
         return ""
-    kept, lost, unchecked = (pace[name] for name in PACE)
+    kept, lost, slow = (pace[name] for name in PACE)
     return (
         f" Turns took {kept:.0f} s; waiting for the machine's own pace and turns taken again cost {lost:.0f} s more; "
-        f"{unchecked / kept:.0%} of the turns came when no time for that was left."
+        f"{slow / kept:.0%} of them were slow nonetheless and count only where fewer than {ROUNDS[0]} others exist."
     )
 
 

@@ -56,7 +56,7 @@ def record(benchmark: Any, series: str, axis: str, unit: str, points: list[Point
     for one in timed:
         one.calls, one.warm = calls_a_turn(one.seconds[1]), one.seconds[1] < WARM
         one.pace = PACE
-        one.seconds.clear()
+        one.forget()
     settle()
     rounds, number = FEWEST, 0
     while number < rounds:

@@ -289,7 +289,7 @@ def test_a_ratio_that_its_times_do_not_give_says_what_they_give() -> None:
 
 def test_the_time_lost_to_slow_spells_is_told(tmp_path: Path) -> None:
     for number in (1, 2):
-        pace = {"kept": 100.0 * number, "lost": 30.0, "unchecked": 6.0}
+        pace = {"kept": 100.0 * number, "lost": 30.0, "slow": 6.0}
         part = whole("", False, case("effects", f"gain{number}", 1.0)) | {"pace": pace}
         (tmp_path / f"part{number}.json").write_text(json.dumps(part))
     parts, results = sorted(tmp_path.glob("part*.json")), tmp_path / "results"
@@ -297,7 +297,7 @@ def test_the_time_lost_to_slow_spells_is_told(tmp_path: Path) -> None:
     assert "Turns took 300 s; waiting for the machine's own pace and turns taken again cost 60 s" in render.render(
         results
     )
-    assert "; 4% of the turns came when no time" in render.render(results)
+    assert "; 4% of them were slow nonetheless" in render.render(results)
     assert render.calm(None) == ""
 
 

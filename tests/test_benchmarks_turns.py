@@ -19,7 +19,7 @@ turns = load("turns")
 
 def contender(*seconds: float, items: int = 1, rounds: range | None = None) -> Any:
     numbers = list(rounds if rounds is not None else range(len(seconds)))
-    return turns.Contender(costing("x", 0), items, seconds=list(seconds), rounds=numbers)
+    return turns.Contender(costing("x", 0), items, seconds=list(seconds), rounds=numbers, held=[True] * len(seconds))
 
 
 def test_spread_is_the_interquartile_range() -> None:
@@ -38,6 +38,22 @@ def test_a_ratio_is_formed_beside_our_turns_before_and_after() -> None:
     assert turns.ratio(ours, peer) == pytest.approx({"ratio": 5.0, "ratio_low": 5.0, "ratio_high": 5.0})
     late = contender(5 * before_and_after[7], 5 * before_and_after[8], rounds=range(7, 9))
     assert turns.paired(ours, late) == pytest.approx([5.0, 5.0]), "a slow peer's turns count in their own rounds"
+
+
+def test_turns_in_a_slow_spell_count_only_where_there_are_too_few_others() -> None:
+    enough = turns.ROUNDS[0]
+    ours, peer = contender(*[1.0, 2.0] * enough), contender(*[4.0, 7.0] * enough)
+    assert turns.spread(ours)["median"] == 1.5 and turns.ratio(ours, peer)["ratio"] != 4.0
+    ours.held = [True, False] * enough
+    found = turns.spread(ours)
+    assert found["median"] == found["high"] == 1.0 and found["rounds"] == enough
+    calm = contender(*[1.0] * 2 * enough)
+    peer.held = [True, False] * enough
+    assert turns.paired(calm, peer) == [4.0] * enough, "chosen by the pace, not by the time"
+    calm.held[0] = False
+    assert len(turns.paired(calm, peer)) == 2 * enough, "a turn of ours beside the first of the peer's was slow"
+    ours.held[0] = False
+    assert turns.spread(ours)["median"] == 1.5 and turns.spread(ours)["rounds"] == 2 * enough
 
 
 def test_the_interval_of_a_median_holds_it_in_95_of_100_cases() -> None:
@@ -231,6 +247,7 @@ def test_a_floor_is_judged_by_both_visits(monkeypatch: pytest.MonkeyPatch) -> No
 
         def visit(_: Any, us: Any, *__: Any) -> None:
             us.seconds += [next(turns_taken)] * (2 if us.seconds else 1)
+            us.held = [True] * len(us.seconds)
 
         monkeypatch.setattr(harness, "visit", visit)
         harness.compare(bench, lambda: [1.0], [], items=1, unit="clip", maximum_seconds=0.9 if "bad" in name else 1.1)
