@@ -20,7 +20,7 @@ SLOWER = 1.2  # times the fastest loop so far, up to which a turn is believed: a
 NAP = 0.02  # seconds between looks while waiting
 LOOKS = 10 if QUICK else 40  # at first, a nap apart: some of them find the machine calm
 AT_FIRST, SHARE = (1.0, 0.1) if QUICK else (5.0, 0.5)  # that may be lost: seconds, and of what the turns took
-LONG = 0.3  # seconds: in a longer turn spells come and go, and it is not taken again
+LONG = 0.0 if QUICK else 0.3  # seconds: in a longer turn spells come and go, and it is not taken again
 
 
 class Pace:
