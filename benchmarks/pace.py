@@ -40,7 +40,7 @@ class Pace:
         self.loop, self.go, self.clock, self.nap = loop, go, clock, nap
         self.at_first, self.share = at_first, share
         self.places: Sequence[Place] = [()]  # where the case may run; the first is where it does
-        self.fastest: dict[int, float] = {}  # seconds of the loop, by the number of cores
+        self.fastest: float | None = None  # seconds of the loop
         self.lost = self.kept = self.slow = 0.0  # seconds; what was kept though slow, as no time was left
         self.begun, self.held = 0.0, True  # of the turn at hand
 
@@ -56,16 +56,16 @@ class Pace:
 
     def holds(self) -> bool:
         """Whether the loop is as fast as it has been."""
-        cores = len(self.places[0])
-        if cores not in self.fastest:
-            self.fastest[cores] = float("inf")
-            for _ in range(LOOKS):
-                self.fastest[cores] = min(self.loop(self.places[0]), self.fastest[cores])
+        looks = 1
+        if self.fastest is None:
+            self.fastest, looks = float("inf"), LOOKS
+        for look in range(looks):
+            if look:
                 self.move()
                 self.nap(NAP)
-        found = self.loop(self.places[0])
-        self.fastest[cores] = min(found, self.fastest[cores])
-        return found <= SLOWER * self.fastest[cores]
+            found = self.loop(self.places[0])
+            self.fastest = min(found, self.fastest)
+        return found <= SLOWER * self.fastest
 
     @property
     def spent(self) -> bool:

@@ -214,8 +214,7 @@ def test_every_case_is_visited_again_and_a_failure_leaves_the_first_visit(
 ) -> None:
     monkeypatch.setattr(harness, "QUICK", False)
     monkeypatch.setattr(sys.modules["turns"], "SPAN", 0.0)
-    monkeypatch.setattr(harness.PACE, "at_first", 0.0)  # no waiting
-    monkeypatch.setattr(harness.PACE, "share", 0.0)
+    monkeypatch.setattr(harness.PACE, "loop", lambda place: 1.0)  # always calm
     harness._visits.clear()
     calls: list[int] = []
 
