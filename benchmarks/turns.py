@@ -169,13 +169,15 @@ def trusted(values: list[float], held: Sequence[bool]) -> list[float]:
 
 
 def paired(ours: Contender, peer: Contender) -> list[float]:
-    """The peer's time per item over the mean of ours just before and just after, for every turn that it took and that
-    counts: all three must have held the pace."""
+    """The peer's time per item over the mean of ours just before and just after, or over that one of the two in which
+    the machine held its pace, for every turn that it took and that counts."""
     found, held = [], []
     for seconds, number, good in zip(peer.seconds, peer.rounds, peer.held, strict=True):
-        near = slice(max(number - 1, 0), number + 1)
-        found.append(seconds / peer.items / (statistics.fmean(ours.seconds[near]) / ours.items))
-        held.append(good and all(ours.held[near]))
+        beside = range(max(number - 1, 0), number + 1)
+        calm = [one for one in beside if ours.held[one]]
+        near = statistics.fmean(ours.seconds[one] for one in calm or beside)
+        found.append(seconds / peer.items / (near / ours.items))
+        held.append(good and bool(calm))
     return trusted(found, held)
 
 

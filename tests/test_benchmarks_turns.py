@@ -47,12 +47,10 @@ def test_turns_in_a_slow_spell_count_only_where_there_are_too_few_others() -> No
     ours.held = [True, False] * enough
     found = turns.spread(ours)
     assert found["median"] == found["high"] == 1.0 and found["rounds"] == enough
-    calm = contender(*[1.0] * 2 * enough)
     peer.held = [True, False] * enough
-    assert turns.paired(calm, peer) == [4.0] * enough, "chosen by the pace, not by the time"
-    calm.held[0] = False
-    assert len(turns.paired(calm, peer)) == 2 * enough, "a turn of ours beside the first of the peer's was slow"
+    assert turns.paired(ours, peer) == [4.0] * enough, "chosen by the pace, not by the time; beside our calm turns"
     ours.held[0] = False
+    assert len(turns.paired(ours, peer)) == 2 * enough, "none of ours beside the first of the peer's was calm"
     assert turns.spread(ours)["median"] == 1.5 and turns.spread(ours)["rounds"] == 2 * enough
 
 
