@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -78,16 +82,26 @@ def test_functions_keep_the_bits_of_their_definitions() -> None:
 
 
 def test_batches_beyond_the_caches_have_the_same_bits() -> None:
-    """More than 2^21 samples are written past the caches: rows that start and end anywhere in a cache line."""
-    x = samples(rows=7, channels=2, length=150_001)
+    """More than 2^22 samples are written past the caches: rows that start and end anywhere in a cache line."""
+    x = samples(rows=14, channels=2, length=150_001)
     x[3, 1, 70_000:70_003] = torch.tensor([float("nan"), float("inf"), -0.0])
-    factors, active = torch.linspace(-2.0, 2.0, 7), torch.arange(7) % 3 > 0
-    starts = torch.tensor([0, 1, -1, 17, -33, 5, 150_001])
+    factors, active = torch.linspace(-2.0, 2.0, 14), torch.arange(14) % 3 > 0
+    starts = torch.tensor([0, 1, -1, 17, -33, 5, 150_001]).repeat(2)
     for clip in (False, True):
-        expected = torch.cat([ops.scale(x[i : i + 1], factors[i], clip, active[i : i + 1]) for i in range(7)])
+        expected = torch.cat([ops.scale(x[i : i + 1], factors[i], clip, active[i : i + 1]) for i in range(14)])
         assert same_bits(ops.scale(x, factors, clip, active), expected)
-    pieces = [ops.crop(x[i : i + 1], starts[i : i + 1], 150_003) for i in range(7)]
+    pieces = [ops.crop(x[i : i + 1], starts[i : i + 1], 150_003) for i in range(14)]
     assert same_bits(ops.crop(x, starts, 150_003), torch.cat(pieces))
+
+
+def test_a_team_smaller_than_asked_for_leaves_no_row_out() -> None:
+    code = """if True:
+        import torch
+        from fastaug.ops import pointwise
+        torch.set_num_threads(4)
+        x = torch.ones(8, 1, 40_000)
+        assert torch.equal(pointwise.scale(x, 2.0), 2 * x)"""
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "OMP_THREAD_LIMIT": "1"})
 
 
 def test_rows_alone_and_non_finite_samples() -> None:

@@ -396,7 +396,7 @@ void fa_audio_probe(long long* members, long long count, long long threads) {
     long long work = 0;
     for (long long i = 0; i < count; ++i) work += probing_work(table[i]);
     // Waking a team takes tens of microseconds: each thread must have more than that to do.
-    fa::parallel_rows(count, std::min(threads, work / 50'000), [&](long long i) { probe(table[i]); });
+    fa::parallel_queue(count, std::min(threads, work / 50'000), [&](long long i) { probe(table[i]); });
 }
 
 void fa_audio_release(long long* members, long long count) {
@@ -426,7 +426,7 @@ long long fa_audio_decode(const long long* members, const long long* wanted, lon
     const Batch batch(table, {y, channels, length});
     const LargePages pages(y, rows * channels * length);
     const std::vector<long long> order = in_turns(static_cast<long long>(segments.size()), pages.count(), threads);
-    fa::parallel_rows(static_cast<long long>(order.size()), threads, [&](long long i) {
+    fa::parallel_queue(static_cast<long long>(order.size()), threads, [&](long long i) {
         const long long item = order[static_cast<size_t>(i)];
         if (item < 0) return pages.fetch(~item);
         batch.run(segments[static_cast<size_t>(item)]);

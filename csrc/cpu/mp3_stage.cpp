@@ -158,7 +158,7 @@ long long fa_mp3_stage(long long* pieces, long long count, unsigned char* main, 
                        long long unit_count, long long* crops, long long threads) {
     Piece* table = reinterpret_cast<Piece*>(pieces);
     FaMp3Unit* all = reinterpret_cast<FaMp3Unit*>(units);
-    fa::parallel_rows(count, threads, [&](long long i) {
+    fa::parallel_queue(count, threads, [&](long long i) {
         stage(table[i], main + table[i].main_at, all + table[i].unit_at);
         reinterpret_cast<FaMp3Crop*>(crops)[i] = crop_of(table[i]);
     });

@@ -32,25 +32,6 @@ FA_HD int64_t head_of(const float* y, int64_t count) {
     return fa_min<int64_t>(count, static_cast<int64_t>((0 - reinterpret_cast<uintptr_t>(y)) % 64 / sizeof(float)));
 }
 
-FA_CLONES void scale(const float* x, float* y, int64_t count, FaLevel level) {
-    const int64_t head = head_of(y, count);
-    FA_SAME_OR_APART
-    for (int64_t i = 0; i < head; ++i) y[i] = fa_level_sample(x[i], level);
-    float* aligned = static_cast<float*>(__builtin_assume_aligned(y + head, 64));
-    FA_SAME_OR_APART
-    for (int64_t i = 0; i < count - head; ++i) aligned[i] = fa_level_sample(x[head + i], level);
-}
-
-FA_CLONES void scale_twice(const float* x, float* y, int64_t count, FaLevel first, FaLevel second) {
-    const int64_t head = head_of(y, count);
-    FA_SAME_OR_APART
-    for (int64_t i = 0; i < head; ++i) y[i] = fa_level_sample(fa_level_sample(x[i], first), second);
-    float* aligned = static_cast<float*>(__builtin_assume_aligned(y + head, 64));
-    FA_SAME_OR_APART
-    for (int64_t i = 0; i < count - head; ++i)
-        aligned[i] = fa_level_sample(fa_level_sample(x[head + i], first), second);
-}
-
 FA_CLONES void echo(const float* x, const float* delayed, float* y, int64_t count, float dry, float wet) {
     const int64_t head = head_of(y, count);
     FA_SAME_OR_APART
@@ -82,54 +63,102 @@ void echo_in_place(float* y, int64_t length, int64_t shift, float dry, float wet
     echo_of_silence(y, y, delay, dry, wet);
 }
 
-// A loop of our own because memcpy takes 1.4 times as long where x and y lie at different places within a cache line,
-// as windows do; `zero` is what keeps GCC from making it a memcpy again.
-FA_CLONES void copy_loop(const float* x, float* y, int64_t count, uint32_t zero) {
-    const int64_t head = head_of(y, count);
-    for (int64_t i = 0; i < head; ++i) y[i] = fa_bits_to_float(fa_float_to_bits(x[i]) ^ zero);
-    float* aligned = static_cast<float*>(__builtin_assume_aligned(y + head, 64));
-    FA_SAME_OR_APART
-    for (int64_t i = 0; i < count - head; ++i) aligned[i] = fa_bits_to_float(fa_float_to_bits(x[head + i]) ^ zero);
+// What a pass does to a sample or to a vector of them, `V`.
+struct Copied {
+    template <class V>
+    FA_HD V operator()(const V& value) const {
+        return value;
+    }
+};
+
+struct Scaled {
+    FaLevel level;
+
+    template <class V>
+    FA_HD V operator()(const V& value) const {
+        return fa_held(V(value * fa_splat<V>(level.factor)), fa_splat<V>(level.limit));
+    }
+};
+
+struct ScaledTwice {
+    Scaled first, second;
+
+    template <class V>
+    FA_HD V operator()(const V& value) const {
+        return second(first(value));
+    }
+};
+
+template <bool kPast, class Piece>
+FA_HD void put(float* to, const Piece& value) {
+    if constexpr (kPast) {
+        fa_stream(to, value);
+    } else {
+        memcpy(to, &value, sizeof value);
+    }
 }
 
-void copy(const float* x, float* y, int64_t count) {
-    static volatile const uint32_t zero = 0;
-    if (x != y && count > 0) copy_loop(x, y, count, zero);
+template <class Piece, class Next>
+FA_HD Piece taken(const float* from, const Next& next) {
+    Piece value;
+    memcpy(&value, from, sizeof value);
+    value = next(value);
+    fa_in_register(value);
+    return value;
 }
 
-// scale and copy of more than the caches hold: two thirds of the time.
-template <class Piece, bool Plain>
-FA_HD void stream_lanes(const float* x, float* y, int64_t count, FaLevel level) {
+// y = next(x), past the caches if kPast: two thirds of the time where they cannot hold it. Four vectors are read before
+// one is written: a load waits for an earlier store to an address that is the same in its lower 12 bits, so that where
+// y lies some vectors further than x within a page, as results often do, a loop over single vectors takes 1.4 times as
+// long. So does memcpy, which GCC would make of a copy whose values it need not keep in registers.
+template <class Piece, bool kPast, class Next>
+FA_HD void pass(const float* x, float* y, int64_t count, const Next& next) {
     constexpr int64_t kWidth = sizeof(Piece) / sizeof(float);
-    const auto next = [=](float sample) { return Plain ? sample : fa_level_sample(sample, level); };
-    const Piece limit = fa_splat<Piece>(level.limit), factor = fa_splat<Piece>(level.factor);
     int64_t i = 0;
     for (const int64_t head = head_of(y, count); i < head; ++i) y[i] = next(x[i]);
-    for (; i + kWidth <= count; i += kWidth) {
-        Piece value;
-        memcpy(&value, x + i, sizeof value);
-        if (!Plain) {
-            value = value * factor;
-            value = value > limit ? limit : value < -limit ? -limit : value;
-        }
-        fa_stream(y + i, value);
+    for (; i + 4 * kWidth <= count; i += 4 * kWidth) {
+        const Piece first = taken<Piece>(x + i, next), second = taken<Piece>(x + i + kWidth, next),
+                    third = taken<Piece>(x + i + 2 * kWidth, next), fourth = taken<Piece>(x + i + 3 * kWidth, next);
+        put<kPast>(y + i, first);
+        put<kPast>(y + i + kWidth, second);
+        put<kPast>(y + i + 2 * kWidth, third);
+        put<kPast>(y + i + 3 * kWidth, fourth);
     }
     for (; i < count; ++i) y[i] = next(x[i]);
-    fa_streamed();
+    if (kPast) fa_streamed();
 }
 
 template <class Piece>
-FA_HD void stream_scaled_lanes(const float* x, float* y, int64_t count, FaLevel level) {
-    stream_lanes<Piece, false>(x, y, count, level);
+FA_HD void copy_lanes(const float* x, float* y, int64_t count) {
+    if (x != y) pass<Piece, false>(x, y, count, Copied());
 }
 
 template <class Piece>
 FA_HD void stream_copy_lanes(const float* x, float* y, int64_t count) {
-    stream_lanes<Piece, true>(x, y, count, {});
+    pass<Piece, true>(x, y, count, Copied());
 }
 
-FA_BY_WIDTH(stream_scaled, (const float* x, float* y, int64_t count, FaLevel level), (x, y, count, level))
+template <class Piece>
+FA_HD void scale_lanes(const float* x, float* y, int64_t count, FaLevel level) {
+    pass<Piece, false>(x, y, count, Scaled{level});
+}
+
+template <class Piece>
+FA_HD void stream_scaled_lanes(const float* x, float* y, int64_t count, FaLevel level) {
+    pass<Piece, true>(x, y, count, Scaled{level});
+}
+
+template <class Piece>
+FA_HD void scale_twice_lanes(const float* x, float* y, int64_t count, FaLevel first, FaLevel second) {
+    pass<Piece, false>(x, y, count, ScaledTwice{{first}, {second}});
+}
+
+FA_BY_WIDTH(copy, (const float* x, float* y, int64_t count), (x, y, count))
 FA_BY_WIDTH(stream_copy, (const float* x, float* y, int64_t count), (x, y, count))
+FA_BY_WIDTH(scale, (const float* x, float* y, int64_t count, FaLevel level), (x, y, count, level))
+FA_BY_WIDTH(stream_scaled, (const float* x, float* y, int64_t count, FaLevel level), (x, y, count, level))
+FA_BY_WIDTH(scale_twice, (const float* x, float* y, int64_t count, FaLevel first, FaLevel second),
+            (x, y, count, first, second))
 
 void levels(const float* x, float* y, int64_t count, FaLevel before, FaLevel after, bool past) {
     const bool first = !fa_is_plain(before), second = !fa_is_plain(after);
@@ -160,7 +189,7 @@ void fa_pointwise(const float* x, float* y, const long long* starts, const unsig
                   long long threads) {
     const FaLevel plain = {1.0f, fa_no_limit()};
     const int64_t n = channels * out_length;
-    const bool past = x != y && fa::past_caches(rows * n);
+    const bool past = x != y && fa::past_caches(rows * n, threads);
     const auto noise = [&](int64_t row, const float* from, float* to, FaLevel after) {
         const int64_t sound = valid ? fa_clamp<int64_t>(valid[row], 0, out_length) : out_length;
         FaSums sums = {0.0, 0.0};
@@ -200,7 +229,7 @@ void fa_pointwise(const float* x, float* y, const long long* starts, const unsig
 }
 
 void fa_repeat(const float* x, float* y, long long rows, long long given, long long size, long long threads) {
-    const bool past = fa::past_caches(rows * size);
+    const bool past = fa::past_caches(rows * size, threads);
     fa::parallel_rows(rows, threads, [&](long long row) {
         (past ? stream_copy : copy)(x + row % given * size, y + row * size, size);
     });

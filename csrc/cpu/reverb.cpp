@@ -206,7 +206,7 @@ void reverb_row(const float* in, float* out, const float* p, long long channels,
 void fa_reverb(const float* x, float* y, const float* settings, const unsigned char* active, long long rows,
                long long channels, long long length, double rate, int wet_only, int clip, int adjoint,
                long long threads) {
-    const bool past = x != y && fa::past_caches(rows * channels * length);
+    const bool past = x != y && fa::past_caches(rows * channels * length, threads);
     fa::parallel_rows(rows, threads, [&](long long row) {
         const long long offset = row * channels * length;
         if (!active || active[row]) {

@@ -155,7 +155,7 @@ long long fa_stage_plan(const long long* members, long long* crops, long long co
     for (long long i = 0; i < count; ++i) {
         plan->members.push_back(reinterpret_cast<const Member*>(members) + rows[i].member);
     }
-    fa::parallel_rows(count, threads, [&](long long i) {
+    fa::parallel_queue(count, threads, [&](long long i) {
         Clip& clip = plan->clips[static_cast<size_t>(i)];
         rows[i].status = locate(*plan->members[static_cast<size_t>(i)], rows[i], clip);
         if (rows[i].status) clip = Clip();
@@ -187,7 +187,7 @@ long long fa_stage_plan(const long long* members, long long* crops, long long co
 void fa_stage_fill(long long handle, unsigned char* audio, long long offset, long long* tables, long long threads) {
     const std::unique_ptr<Plan> plan(reinterpret_cast<Plan*>(handle));
     if (!audio) return;
-    fa::parallel_rows(static_cast<long long>(plan->clips.size()), threads, [&](long long i) {
+    fa::parallel_queue(static_cast<long long>(plan->clips.size()), threads, [&](long long i) {
         const Clip& clip = plan->clips[static_cast<size_t>(i)];
         if (!clip.bytes) return;
         memcpy(audio + clip.at, clip.bytes, static_cast<size_t>(clip.size));
