@@ -127,6 +127,15 @@ def test_with_no_time_left_a_turn_that_is_calm_is_known_from_one_that_is_not() -
     assert machine.naps == 0 and machine.moves == [(1,)] and told.slow == pytest.approx(0.01) == told.kept / 2
 
 
+def test_a_turn_of_a_contender_remembers_whether_both_its_ends_were_calm() -> None:
+    machine = Machine([1.0, 1.0, 1.0, 1.8, 1.8, 1.0])  # before and behind each of three
+    one = turns.Contender(lambda: None, 1, pace=machine.pace(left=0.0))
+    for number in range(3):
+        one.get_ready()
+        one.take_turn(lambda run: 0.1, number)
+    assert one.held == [True, False, False]
+
+
 def test_what_the_turns_took_buys_more_time() -> None:
     told = (machine := Machine([1.8] * 10_000)).pace(left=0.0, share=0.5)
     told.wait()
