@@ -12,6 +12,7 @@ numbers: as easy as 1, 2, 3", SC 2011), checked against the known-answer vectors
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import zlib
 from collections.abc import Iterable, Sequence
@@ -74,6 +75,7 @@ def sample_id(key: str) -> int:
     return int.from_bytes(hashlib.blake2b(key.encode("utf-8")).digest()[:8], "little")
 
 
+@functools.lru_cache(maxsize=4096)
 def stream_id(name: str) -> int:
     """The 32-bit stream of a named draw such as ``"transform/4/0:cutoff_hz"``: its CRC-32."""
     return zlib.crc32(name.encode("utf-8"))
@@ -135,10 +137,14 @@ class Keys:
         """
         if _reaches(view, _MAX_VIEW) or _reaches(occurrence, _MAX_OCCURRENCE):
             raise ValueError(f"view must be below {_MAX_VIEW} and occurrence below {_MAX_OCCURRENCE}")
-        words = np.ascontiguousarray(_ids(ids), dtype="<u8").reshape(-1, 1).view("<u4")
-        count = len(words)
-        if not all(isinstance(number, int) for number in (epoch, view, occurrence)):
-            (count,) = np.broadcast_shapes((count,), np.shape(epoch), np.shape(view), np.shape(occurrence))
+        numbers = np.ascontiguousarray(_ids(ids))
+        if all(isinstance(number, int) and number >= 0 for number in (epoch, view, occurrence)):
+            rows = np.empty((len(numbers), 2), dtype=np.uint32)
+            words = (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF, epoch & 0xFFFFFFFF, view | occurrence << 8)
+            native().fa_subkeys(_address(numbers), _address(rows), len(rows), *words)
+            return cls(rows, path)
+        words = numbers.astype("<u8", copy=False).reshape(-1, 1).view("<u4")
+        (count,) = np.broadcast_shapes((len(words),), np.shape(epoch), np.shape(view), np.shape(occurrence))
         counters, keys = np.empty((count, 4), dtype=np.uint32), np.empty((count, 2), dtype=np.uint32)
         counters[:, :2] = words
         counters[:, 2] = np.asarray(epoch, np.uint64) & _MASK
@@ -167,6 +173,10 @@ class Keys:
     def words(self, param: str, block: int = 0, channel: int = 0) -> Tensor:
         """Four raw 32-bit words a row, as int64 (B, 4)."""
         return torch.from_numpy(self._words(param, block, channel).astype(np.int64))
+
+    def word(self, param: str) -> Tensor:
+        """The first of these words, int64 (B,)."""
+        return self._integers(param, 0, 1 << 32)
 
     def unit(self, param: str, count: int = 1) -> npt.NDArray[np.float64]:
         """Uniforms in [0, 1) on a grid of 2^-24, float64 (B, count): element i is word i % 4 of block i // 4."""
@@ -207,15 +217,18 @@ class Keys:
             ValueError: the range is empty or wider than 2^31.
         """
         if isinstance(high, int) and 0 < high - low <= 1 << 31:
-            values = torch.empty(len(self.rows), dtype=torch.int64, device="cpu")
-            at = (self._at, values.data_ptr(), len(self.rows), self.stream(param))
-            native().fa_draw_integers(*at, low, high - low)
-            return values
+            return self._integers(param, low, high - low)
         span = np.asarray(high, dtype=np.int64) - low
         if np.any(span <= 0) or np.any(span > 1 << 31):
             raise ValueError(f"{param}: an integer range needs low < high ≤ low + 2^31, got [{low}, {high})")
         word = self._words(param, 0, 0)[:, 0].astype(np.int64)
         return torch.from_numpy(low + ((word * span) >> 32))
+
+    def _integers(self, param: str, low: int, span: int) -> Tensor:
+        values = torch.empty(len(self.rows), dtype=torch.int64, device="cpu")
+        at = (self._at, values.data_ptr(), len(self.rows), self.stream(param))
+        native().fa_draw_integers(*at, low, span)
+        return values
 
     def choice(self, param: str, values: Sequence[float]) -> Tensor:
         """float32 (B,), each one of ``values`` with equal probability."""
@@ -247,5 +260,6 @@ class Keys:
 
     def noise_key(self, param: str) -> Tensor:
         """int64 (B, 3): subkey word 0, subkey word 1 and stream, for noise made inside a kernel."""
-        stream = np.full((len(self), 1), self.stream(param), dtype=np.int64)
-        return torch.from_numpy(np.concatenate([self.rows.astype(np.int64), stream], axis=1))
+        key = np.empty((len(self), 3), dtype=np.int64)
+        key[:, :2], key[:, 2] = self.rows, self.stream(param)
+        return torch.from_numpy(key)

@@ -6,8 +6,13 @@
 // Philox4x32-10 of n counters: counters (n, 4), keys (n, 2), words (n, 4), all uint32.
 void fa_philox4x32(const unsigned* counters, const unsigned* keys, unsigned* words, long long n);
 
-// csrc/cpu/draws.cpp. One value for each of n keys (n, 2) from word 0 of block (0, 0, stream, 0): low + (high - low) u
-// and u < p with u = (word >> 8) * 2^-24; low + (word * span >> 32), span at most 2^31.
+// csrc/cpu/draws.cpp. Subkeys (n, 2) of ids (n, 2), low word first: two words of counter (id, id, epoch, place) under
+// the key (low, high).
+void fa_subkeys(const unsigned* ids, unsigned* subkeys, long long n, long long low, long long high, long long epoch,
+                long long place);
+
+// One value for each of n keys (n, 2) from word 0 of block (0, 0, stream, 0): low + (high - low) u
+// and u < p with u = (word >> 8) * 2^-24; low + (word * span >> 32), span at most 2^32.
 void fa_draw_uniforms(const unsigned* keys, float* values, long long n, long long stream, double low, double high);
 void fa_draw_coins(const unsigned* keys, unsigned char* values, long long n, long long stream, double p);
 void fa_draw_integers(const unsigned* keys, long long* values, long long n, long long stream, long long low,

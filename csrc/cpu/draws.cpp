@@ -16,6 +16,15 @@ FA_CLONES void philox_blocks(const uint32_t* counters, const uint32_t* keys, uin
     }
 }
 
+FA_CLONES void subkeys(const uint32_t* ids, uint32_t* keys, int64_t n, uint32_t low, uint32_t high, uint32_t epoch,
+                       uint32_t place) {
+    for (int64_t i = 0; i < n; ++i) {
+        const FaWords w = fa_philox4x32_10({ids[2 * i], ids[2 * i + 1], epoch, place}, low, high);
+        keys[2 * i] = w.w0;
+        keys[2 * i + 1] = w.w1;
+    }
+}
+
 FA_HD uint32_t first_word(const uint32_t* keys, int64_t row, uint32_t stream) {
     return fa_philox4x32_10({0, 0, stream, 0}, keys[2 * row], keys[2 * row + 1]).w0;
 }
@@ -32,9 +41,9 @@ FA_CLONES void coins(const uint32_t* keys, unsigned char* values, int64_t n, uin
 }
 
 FA_CLONES void integers(const uint32_t* keys, long long* values, int64_t n, uint32_t stream, int64_t low,
-                        uint32_t span) {
+                        uint64_t span) {
     for (int64_t i = 0; i < n; ++i) {
-        const uint64_t product = static_cast<uint64_t>(first_word(keys, i, stream)) * span;
+        const uint64_t product = first_word(keys, i, stream) * span;
         values[i] = low + static_cast<int64_t>(product >> 32);
     }
 }
@@ -43,6 +52,12 @@ FA_CLONES void integers(const uint32_t* keys, long long* values, int64_t n, uint
 
 void fa_philox4x32(const unsigned* counters, const unsigned* keys, unsigned* words, long long n) {
     philox_blocks(counters, keys, words, n);
+}
+
+void fa_subkeys(const unsigned* ids, unsigned* keys, long long n, long long low, long long high, long long epoch,
+                long long place) {
+    subkeys(ids, keys, n, static_cast<uint32_t>(low), static_cast<uint32_t>(high), static_cast<uint32_t>(epoch),
+            static_cast<uint32_t>(place));
 }
 
 void fa_draw_uniforms(const unsigned* keys, float* values, long long n, long long stream, double low, double high) {
@@ -55,5 +70,5 @@ void fa_draw_coins(const unsigned* keys, unsigned char* values, long long n, lon
 
 void fa_draw_integers(const unsigned* keys, long long* values, long long n, long long stream, long long low,
                       long long span) {
-    integers(keys, values, n, static_cast<uint32_t>(stream), low, static_cast<uint32_t>(span));
+    integers(keys, values, n, static_cast<uint32_t>(stream), low, static_cast<uint64_t>(span));
 }

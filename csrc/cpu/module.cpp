@@ -190,6 +190,7 @@ PyCFunction as_method(FastCall function) {
 // clang-format off
 PyMethodDef methods[] = {
     FA_BIND(fa_philox4x32),
+    FA_BIND(fa_subkeys),
     FA_BIND(fa_draw_uniforms),
     FA_BIND(fa_draw_coins),
     FA_BIND(fa_draw_integers),

@@ -29,6 +29,8 @@ def own(x: Tensor, inplace: bool) -> bool:
 
 def like(out: Tensor, x: Tensor) -> Tensor:
     """``out`` with the dtype and the number of dimensions of ``x``."""
+    if out.dtype != x.dtype:
+        out = out.to(x.dtype)
     if out.dim() == x.dim():
-        return out.to(x.dtype)
-    return out.to(x.dtype).reshape(out.shape[out.dim() - x.dim() :])
+        return out
+    return out.reshape(out.shape[out.dim() - x.dim() :])

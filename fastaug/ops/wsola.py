@@ -92,7 +92,7 @@ def pitch_shift(
     factors = stretch_factor(row_values(semitones, x, "semitones", torch.float64))
     active = active_rows(active, x)
     if direct(x, factors, active):
-        return _pitch_cpu(x, factors, sample_rate, max_semitones, active, inplace)
+        return _pitch_checked(x, factors, sample_rate, active, inplace)
     return torch.ops.fastaug.pitch_shift(x, factors, sample_rate, max_semitones, active)
 
 
@@ -154,18 +154,17 @@ def _stretch_cpu(x: Tensor, factors: Tensor, sample_rate: int, out_length: int, 
     return y
 
 
-def _pitch_cpu(
-    x: Tensor,
-    factors: Tensor,
-    sample_rate: int,
-    max_semitones: float,
-    active: Tensor | None,
-    inplace: bool = False,
-) -> Tensor:
-    x, factors = x.contiguous(), factors.contiguous()
+def _pitch_cpu(x: Tensor, factors: Tensor, sample_rate: int, max_semitones: float, active: Tensor | None) -> Tensor:
     low, high = (float(end) for end in torch.aminmax(factors)) if factors.numel() else (1.0, 1.0)
     if not (low >= 2.0**-3.01 and high <= 2.0**3.01):
         raise ValueError(f"semitones must lie in [-36, 36] and not be NaN, got stretch factors {factors.tolist()[:8]}")
+    return _pitch_checked(x, factors, sample_rate, active)
+
+
+def _pitch_checked(
+    x: Tensor, factors: Tensor, sample_rate: int, active: Tensor | None, inplace: bool = False
+) -> Tensor:
+    x, factors = x.contiguous(), factors.contiguous()
     y = x if inplace else torch.empty_like(x)
     addresses = (x.data_ptr(), y.data_ptr(), factors.data_ptr(), pointer(active))
     taps = half_band_taps()

@@ -39,7 +39,10 @@ def params_to(params: Params, device: torch.device) -> Params:
     Args:
         params: nested dict of tensors. Those already on ``device`` are left alone.
     """
-    leaves = [leaf for leaf in _leaves(params) if leaf.device != device]
+    if device.type == "cpu":  # of which there is one; what a device is costs more than what kind it is
+        leaves = [leaf for leaf in _leaves(params) if not leaf.is_cpu]
+    else:
+        leaves = [leaf for leaf in _leaves(params) if leaf.device != device]
     return _replaced(params, device, iter(_copy_together(leaves, device))) if leaves else params
 
 

@@ -182,11 +182,13 @@ class Compose(Transform):
     def _steps(
         self, line: _Line, active: Tensor, sample_rate: int | None, lengths: Tensor | None, children: Params
     ) -> Tensor:
+        everyone = direct(active) and bool(active.all())  # where looking is free
         for index, child in enumerate(self.transforms):
             if str(index) not in children:
                 raise ValueError(f"{type(self).__name__}: params have no entry {str(index)!r}")
             own = dict(children[str(index)])
-            own["active"] = own["active"] & active
+            if not everyone:
+                own["active"] = own["active"] & active
             if not isinstance(child, Transform):
                 samples = line.finished()
                 if line.chained:

@@ -57,7 +57,7 @@ class RandomCrop(Transform):
         return max(1, math.floor(self.seconds * sample_rate + 0.5))
 
     def draw_params(self, keys: Keys) -> Params:
-        return {"word": keys.words("word")[:, 0]}
+        return {"word": keys.word("word")}
 
     def process(
         self, samples: Tensor, active: Tensor, sample_rate: int | None, lengths: Tensor | None, word: Tensor, **_: Any

@@ -158,7 +158,7 @@ class SpecMixup(Transform):
         self._bank, self._written = state["bank"], int(state["written"])
 
     def draw_params(self, keys: Keys) -> Params:
-        return {"ratio": keys.uniform("ratio", 0.0, self.ratio), "partner": keys.words("partner")[:, 0]}
+        return {"ratio": keys.uniform("ratio", 0.0, self.ratio), "partner": keys.word("partner")}
 
     def process(
         self,
