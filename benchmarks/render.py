@@ -125,7 +125,7 @@ def section(path: Path, result: dict[str, Any]) -> str:
     lines = [
         f"## {machine['cpu']}, {machine['cores']} cores{gpu}, {result['date']}",
         "",
-        f"Python {machine['python']}, {versions}. {load}{quick}{calm(result.get('pace'))}",
+        f"Python {machine['python']}, {versions}. {load}{quick}{'' if quick else calm(result.get('pace'))}",
         "",
         *titled("Whether two runs agree", again),
         *titled("From tar shards to training steps", feed.lines(cases)),
