@@ -67,9 +67,10 @@ def in_time() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def second_visit() -> Iterator[None]:
-    """After the last test, while all that was built for the cases is alive."""
+    """After the last test, while all that was built for the cases is alive. Fails for targets missed in both."""
     yield
-    harness.visit_again()
+    if missed := harness.visit_again():
+        pytest.fail("\n".join(["both visits together miss", *missed]), pytrace=False)
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +94,7 @@ def threads(request: pytest.FixtureRequest) -> int:
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]) -> None:
     """Keep what a reader needs: our own record per case, and the machine."""
     output_json["machine"] = machine_facts()
+    output_json["pace"] = {name: round(getattr(harness.PACE, name), 1) for name in ("kept", "lost", "slow")}
     output_json["cases"] = [
         {
             "suite": case["fullname"].rsplit("/", 1)[-1].split("::")[0].removeprefix("test_").removesuffix(".py"),

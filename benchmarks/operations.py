@@ -44,6 +44,10 @@ def resample(up: int, down: int) -> float:
     grid = blocks(up, down, "high")
     if grid is None:
         return 4.0 * half_width(QUALITIES["high"].support, min(1.0, up / down))
+    if (up, down) == (1, 2):  # two blocks as one complex one, by csrc/halve.h
+        block, result = 16 * grid.forward_size, 8 * grid.forward_size
+        last = 4 * block - 5 * block  # of the last level forwards only half of the bins are formed
+        return (5 * block * math.log2(block) + last + 2 * result + 5 * result * math.log2(result)) / grid.outputs
     result = grid.samples * up // down  # numbers of the inverse transform, of which a part is kept
     return (real_fft(grid.samples) + real_fft(result) + 14 * result / 2) / grid.outputs
 

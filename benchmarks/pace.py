@@ -1,65 +1,107 @@
-"""Whether the machine runs at its own pace.
+"""Whether the machine runs at its own pace, and what a case does while it does not.
 
-A virtual machine shares its cores with others that no counter of its own shows: a fixed loop took 0.48 ms, and for half
-a second at a time, every few seconds, 0.85 ms. A turn in such a spell says nothing about whoever took it, so a small
-matrix product, on as many threads as the case has, is timed on both sides of a turn, and where it was slow the turn
-waits or is taken again. All contenders are treated alike.
+A virtual machine shares its cores with others that no counter of its own shows: a fixed loop took 0.48 ms, and then,
+for a tenth of a second or for some, 0.85 ms, on each core at times of its own. A turn in such a spell says nothing
+about whoever took it, so a short loop is timed on the case's cores on both sides of a turn. Where it was slow, the case
+moves to other cores, if it leaves any free, and waits, or the turn is taken again. All contenders are treated alike.
+The time that this may cost is a share of what the turns take: in a slow hour a run lasts half as long again. When it is
+used up, a slow turn is kept, and known as one: it counts only where there are too few others (`turns.py`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import torch
-from turns import QUICK
+from cores import Place, go, slowest
+from turns import PAUSE, QUICK
 
-SLOWER = 1.15  # times the fastest product so far, up to which a turn is believed
+SLOWER = 1.2  # times the fastest loop so far, up to which a turn is believed: a calm core's is up to 1.09, others' 1.5
 NAP = 0.02  # seconds between looks while waiting
-SECONDS = 4.0 if QUICK else 20.0  # of a process, for waiting and for turns that were taken in vain
+LOOKS = 10 if QUICK else 40  # at first, a nap apart: some of them find the machine calm
+AT_FIRST, SHARE = (1.0, 0.1) if QUICK else (5.0, 0.5)  # that may be lost: seconds, and of what the turns took
+LONG = 0.0 if QUICK else 0.3  # seconds: in a longer turn spells come and go, and it is not taken again
 
 
 class Pace:
-    """Args: product: what is timed; clock: in seconds; nap: waits that long; left: seconds that may be spent."""
+    """Args: loop: the seconds that a fixed loop takes on the slowest of some cores; go: there; clock: in seconds; nap:
+    waits that long; at_first, share: seconds that may be lost to waiting and to turns taken in vain, and as a share of
+    the seconds of the turns that counted."""
 
     def __init__(
         self,
-        product: Callable[[], object] | None = None,
+        loop: Callable[[Place], float] = slowest,
+        go: Callable[[Place], None] = go,
         clock: Callable[[], float] = time.perf_counter,
         nap: Callable[[float], None] = time.sleep,
-        left: float = SECONDS,
+        at_first: float = AT_FIRST,
+        share: float = SHARE,
     ) -> None:
-        self.product, self.clock, self.nap, self.left = product or small_product(), clock, nap, left
-        self.fastest: dict[int, float] = {}  # by threads
-        self.lost = 0.0  # seconds, of `left`
+        self.loop, self.go, self.clock, self.nap = loop, go, clock, nap
+        self.at_first, self.share = at_first, share
+        self.places: Sequence[Place] = [()]  # where the case may run; the first is where it does
+        self.fastest: float | None = None  # seconds of the loop
+        self.lost = self.kept = self.slow = 0.0  # seconds; what was kept though slow, as no time was left
+        self.begun, self.held = 0.0, True  # of the turn at hand
+
+    def stay(self, places: Sequence[Place]) -> None:
+        """The case may run in each of these places, and is in the first."""
+        self.places = list(places)
+
+    def move(self) -> None:
+        """To the next place, if there is one."""
+        if len(self.places) > 1:
+            self.places = [*self.places[1:], self.places[0]]
+            self.go(self.places[0])
 
     def holds(self) -> bool:
-        """Whether the product is as fast as it has been."""
-        threads, times = torch.get_num_threads(), []
-        for _ in range(3 if threads in self.fastest else 100):
-            start = self.clock()
-            self.product()
-            times.append(self.clock() - start)
-        self.fastest[threads] = min(*times, self.fastest.get(threads, times[0]))
-        return min(times) <= SLOWER * self.fastest[threads]
+        """Whether the loop is as fast as it has been."""
+        looks = 1
+        if self.fastest is None:
+            self.fastest, looks = float("inf"), LOOKS
+        for look in range(looks):
+            if look:
+                self.move()
+                self.nap(NAP)
+            found = self.loop(self.places[0])
+            self.fastest = min(found, self.fastest)
+        return found <= SLOWER * self.fastest
+
+    @property
+    def spent(self) -> bool:
+        """Whether no time is left to lose."""
+        return self.lost >= self.at_first + self.share * self.kept
+
+    def find(self) -> bool:
+        """Whether it holds here or in another place, to which the case has moved then."""
+        for _ in self.places:
+            if self.holds():
+                return True
+            self.move()
+        return False
 
     def wait(self) -> None:
-        """Until it holds, or the time is spent."""
+        """Until it holds somewhere, or the time is spent. What follows is a turn."""
         start = self.clock()
-        while self.lost < self.left and not self.holds():
+        while not (found := self.find()) and not self.spent:
             self.nap(NAP)
             self.lost += self.clock() - start
             start = self.clock()
+        self.held, self.begun = found, self.clock()
 
-    def believed(self, seconds: float) -> bool:
-        """Whether a turn that took so long counts: the pace still holds, or no time is left to take it again."""
-        if self.lost >= self.left or self.holds():
+    def again(self) -> bool:
+        """Whether the turn since `wait` is to be taken again: the pace has not held to its end, and time is left.
+        `held` is what is known of a turn that counts."""
+        took = self.clock() - self.begun
+        if took > LONG:
+            self.held = True
+        else:
+            if len(self.places[0]) > 1:
+                self.nap(PAUSE)  # threads that spin would make any core look slow
+            self.held = self.held and self.holds()
+        if not self.held and not self.spent:
+            self.lost += took
             return True
-        self.lost += seconds
+        self.kept += took
+        self.slow += 0.0 if self.held else took
         return False
-
-
-def small_product() -> Callable[[], object]:
-    """0.2 ms on one core, all of it in the cache."""
-    a, b, out = torch.ones(160, 192), torch.ones(192, 160), torch.empty(160, 160)
-    return lambda: torch.mm(a, b, out=out)

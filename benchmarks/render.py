@@ -19,6 +19,7 @@ import growth
 import repeat
 import targets
 from rows import case_rows, case_table, peer_table, roofline_table
+from turns import ROUNDS
 
 __all__ = ["case_rows", "main", "merge", "render"]
 
@@ -30,6 +31,7 @@ turns, ± the doubt that is left in it (half of its 95 % interval); where the qu
 told beside it, is more than 10 % away, that follows in brackets. Time: median [lower quartile, upper quartile].
 Agreement: signal-to-error ratio of the peer's output against ours in the same run; where they cannot agree, why not.
 """
+PACE = ("kept", "lost", "slow")  # seconds of turns that were kept, of others, of those kept though the machine was slow
 PICTURES = {
     "ratios": "How many times as fast as the fastest other way each operation is",
     "scaling": "Throughput against batch size, clip length, threads and shards",
@@ -48,6 +50,7 @@ def merge(parts: list[Path], results: Path, date: str, quick: bool) -> Path:
         "date": date,
         "quick": quick,
         "machine": machine,
+        "pace": {name: sum(part.get("pace", {}).get(name, 0.0) for part in loaded) for name in PACE},
         "cases": [case for part in loaded for case in part["cases"]],
     }
     path = results / f"{machine_name(machine)}-{date}{'-quick' if quick else ''}.json"
@@ -122,7 +125,7 @@ def section(path: Path, result: dict[str, Any]) -> str:
     lines = [
         f"## {machine['cpu']}, {machine['cores']} cores{gpu}, {result['date']}",
         "",
-        f"Python {machine['python']}, {versions}. {load}{quick}",
+        f"Python {machine['python']}, {versions}. {load}{quick}{calm(result.get('pace'))}",
         "",
         *titled("Whether two runs agree", again),
         *titled("From tar shards to training steps", feed.lines(cases)),
@@ -133,6 +136,17 @@ def section(path: Path, result: dict[str, Any]) -> str:
         *titled("All comparisons", case_table(cases)),
     ]
     return "\n".join(lines)
+
+
+def calm(pace: dict[str, float] | None) -> str:
+    """How much of the machine's time others took, as far as its pace shows."""
+    if not pace or not pace["kept"]:
+        return ""
+    kept, lost, slow = (pace[name] for name in PACE)
+    return (
+        f" Turns took {kept:.0f} s; waiting for the machine's own pace and turns taken again cost {lost:.0f} s more; "
+        f"{slow / kept:.0%} of them were slow nonetheless and count only where fewer than {ROUNDS[0]} others exist."
+    )
 
 
 def curves(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -190,6 +204,7 @@ def compare(before: Path, after: Path, within: float, shown: int, note: bool) ->
     found = repeat.agreement(read(before), result, within)
     print(repeat.report(found, shown))
     if note:
+        repeat.remember(read(before), result)
         write(after, {**result, "agreement": repeat.brief(found)})
     return 0 if repeat.good(found) else 1
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from repeat import STATED, apart
+
 Case = dict[str, Any]
 PREFIXES = ((1, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 #: Everybody who is to be timed beside us, and how their rows' names begin.
@@ -130,14 +132,24 @@ def time_cell(measured: dict[str, Any], unit: str) -> str:
     scale, prefix = next((s, p) for s, p in (*PREFIXES, (0.0, "s")) if measured["median"] >= s)
     scale = scale or 1
     low, median, high = (f"{measured[key] / scale:.3g}" for key in ("low", "median", "high"))
-    return f"{median} [{low}, {high}] {prefix}/{unit}" + (" (one call)" if measured.get("rounds") == 1 else "")
+    told = f"{median} [{low}, {high}] {prefix}/{unit}" + (" (one call)" if measured.get("rounds") == 1 else "")
+    return told + before(measured["median"], measured.get("before"), scale)
+
+
+def before(now: float, then: float | None, scale: float = 1.0) -> str:
+    """What the run before said, where there was one; bold where that is further away than two runs should be."""
+    if then is None:
+        return ""
+    words = f"{then / scale:.0f}" if then / scale >= 100 else f"{then / scale:.3g}"
+    return f" (before: **{words}**)" if apart(then, now) > STATED else f" (before: {words})"
 
 
 def ratio(peer: dict[str, Any]) -> str:
     """The ratio, and half the width of the interval in which it is known, as a share of it."""
     value = peer["ratio"]
     words = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-    return words + (f" ± {(peer['ratio_high'] - peer['ratio_low']) / 2 / value:.0%}" if "ratio_low" in peer else "")
+    words += f" ± {(peer['ratio_high'] - peer['ratio_low']) / 2 / value:.0%}" if "ratio_low" in peer else ""
+    return words + before(value, peer.get("ratio_before"))
 
 
 def quotient(case: Case, peer: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from fastaug import LogMel, Pipeline, clmr, codecs
 from fastaug.random import Keys
 
 SECONDS, FEWEST = (0.1, 3) if QUICK else (4.0, 7)  # measuring time of a curve, rounds of all its points
-KEPT = ("low", "median", "high", "rounds")
+KEPT = ("low", "median", "high", "median_within", "rounds")
 BATCHES = (1, 16, 64) if QUICK else (1, 2, 4, 8, 16, 32, 64, 128, 256)
 LENGTHS = (0.5, 2.678, 10.0) if QUICK else (0.25, 0.5, 1.0, 2.678, 5.0, 10.0, 30.0, 120.0)  # seconds
 SHARDS = (1, 8) if QUICK else (1, 2, 4, 8, 16, 32, 64)
@@ -55,8 +55,8 @@ def record(benchmark: Any, series: str, axis: str, unit: str, points: list[Point
     round_of_turns(1)
     for one in timed:
         one.calls, one.warm = calls_a_turn(one.seconds[1]), one.seconds[1] < WARM
-        one.pace = PACE if one.warm else None
-        one.seconds.clear()
+        one.pace = PACE
+        one.forget()
     settle()
     rounds, number = FEWEST, 0
     while number < rounds:

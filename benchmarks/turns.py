@@ -3,7 +3,8 @@
 In each round the peers take turns, in alternating order, and after each of them we do (once a round, where a call of
 ours is long). A turn repeats a short call until it lasts `TURN` seconds, after half as many calls that are not timed:
 what the one before left behind (its data and code in the caches, threads that still spin, pages to copy after a fork)
-is nobody's cost. A turn in which the machine was slow is taken again (`pace.py`). A peer's ratio is formed turn by
+is nobody's cost. A turn in which the machine was slow is taken again, or, where that would take too long, does not
+count (`pace.py`). A peer's ratio is formed turn by
 turn, its time over the mean of ours just before and after, so that a machine that is slow for a while is slow for both;
 what counts is the median of these ratios. Rounds go on until that median is known within `DOUBT`, for every peer, or
 until a contender has used its time up. A slow peer, which can afford few turns, takes them spread over the rounds, not
@@ -49,8 +50,10 @@ class Contender:
         calls: in a turn.
         warm: whether half as many calls that are not timed come before a turn.
         pause: seconds to wait before that.
-        pace: knows whether the machine was slow meanwhile, and the turn is taken again; None: does not matter.
+        pace: waits until the machine is not slow, and knows whether it has been meanwhile, so that the turn is taken
+            again; None: does not matter.
         rounds: which of our turns came next after each of its turns.
+        held: whether the machine held its pace in each of its turns.
         begun: turns that it took in the visits before.
     """
 
@@ -64,18 +67,19 @@ class Contender:
     pace: Pace | None = None
     seconds: list[float] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
+    held: list[bool] = field(default_factory=list)
     begun: int = 0
 
     def forget(self) -> None:
         """The turns of this visit."""
-        del self.seconds[self.begun :], self.rounds[self.begun :]
+        del self.seconds[self.begun :], self.rounds[self.begun :], self.held[self.begun :]
 
     def get_ready(self) -> None:
         """Leave behind what the one before left behind."""
-        if self.pace is not None:
-            self.pace.wait()
         if self.pause:
             time.sleep(self.pause)
+        if self.pace is not None:
+            self.pace.wait()
         if self.warm:
             for _ in range((self.calls + 1) // 2):  # a call of a millisecond becomes faster for eight
                 self.run()
@@ -83,13 +87,14 @@ class Contender:
     def take_turn(self, timer: Timer, number: int) -> None:
         """Be timed, ready."""
         spent = timer(self.repeated)
-        while self.pace is not None and not self.pace.believed(spent):
+        while self.pace is not None and self.pace.again():
             self.get_ready()
             spent = timer(self.repeated)
         if self.baseline is not None:
             spent -= timer(self.baseline)
         self.seconds.append(max(spent, 1e-9) / self.calls)
         self.rounds.append(number)
+        self.held.append(self.pace is None or self.pace.held)
 
     def repeated(self) -> None:
         for _ in range(self.calls):
@@ -97,7 +102,8 @@ class Contender:
 
     @property
     def per_item(self) -> list[float]:
-        return [seconds / self.items for seconds in self.seconds]
+        """Seconds, of the turns that count."""
+        return trusted([seconds / self.items for seconds in self.seconds], self.held)
 
     @property
     def fewest(self) -> int:
@@ -125,7 +131,7 @@ def take_turns(benchmark: Any, ours: Contender, peers: Sequence[Contender], time
 
     def enough() -> bool:
         done = all(not peer.has_time or settled(paired(ours, peer), peer.fewest + peer.begun) for peer in peers)
-        done = done and (not ours.has_time or settled(ours.seconds, ours.fewest + ours.begun))
+        done = done and (not ours.has_time or settled(ours.per_item, ours.fewest + ours.begun))
         return done and time.monotonic() - start >= SPAN
 
     def groups() -> Iterator[Sequence[Contender]]:
@@ -156,11 +162,23 @@ def take_turns(benchmark: Any, ours: Contender, peers: Sequence[Contender], time
         us()
 
 
+def trusted(values: list[float], held: Sequence[bool]) -> list[float]:
+    """Those of turns in which the machine held its pace, or all, where these are fewer than the fewest of a visit."""
+    found = [value for value, good in zip(values, held, strict=True) if good]
+    return found if len(found) >= ROUNDS[0] else values
+
+
 def paired(ours: Contender, peer: Contender) -> list[float]:
-    """The peer's time per item over the mean of ours just before and just after, for every turn that it took."""
-    us, them = ours.per_item, peer.per_item
-    beside = [us[number] if number == 0 else (us[number - 1] + us[number]) / 2 for number in peer.rounds]
-    return [theirs / near for theirs, near in zip(them, beside, strict=True)]
+    """The peer's time per item over the mean of ours just before and just after, or over that one of the two in which
+    the machine held its pace, for every turn that it took and that counts."""
+    found, held = [], []
+    for seconds, number, good in zip(peer.seconds, peer.rounds, peer.held, strict=True):
+        beside = range(max(number - 1, 0), number + 1)
+        calm = [one for one in beside if ours.held[one]]
+        near = statistics.fmean(ours.seconds[one] for one in calm or beside)
+        found.append(seconds / peer.items / (near / ours.items))
+        held.append(good and bool(calm))
+    return trusted(found, held)
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -188,13 +206,15 @@ def settled(values: Sequence[float], fewest: int) -> bool:
 
 
 def spread(contender: Contender) -> dict[str, Any]:
-    """Median, lower and upper quartile of the seconds per item, and how many items and turns stand behind them."""
+    """Median, lower and upper quartile of the seconds per item, the interval in which the median is known, and how many
+    items and turns stand behind them."""
     seconds = sorted(contender.per_item)
     if len(seconds) > 1:
         low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
     else:
         low = median = high = seconds[0]
-    return {"median": median, "low": low, "high": high, "rounds": len(seconds), "items": contender.items}
+    found = {"median": median, "low": low, "high": high, "median_within": interval(seconds)}
+    return {**found, "rounds": len(seconds), "items": contender.items}
 
 
 def ratio(ours: Contender, peer: Contender) -> dict[str, float]:

@@ -136,10 +136,11 @@ struct FaStretch {
 FA_HD const float* fa_window(const FaStretch& source, long long first, long long width, float* scratch) {
     const long long offset = first - source.start;
     if (offset >= 0 && offset + width <= source.count) return source.x + offset;
-    for (long long j = 0; j < width; ++j) {
-        const long long at = offset + j;
-        scratch[j] = at >= 0 && at < source.count ? source.x[at] : 0.0f;
-    }
+    const long long low = fa_min(fa_max(-offset, 0LL), width);
+    const long long high = fa_max(fa_min(source.count - offset, width), low);
+    for (long long j = 0; j < low; ++j) scratch[j] = 0.0f;
+    for (long long j = low; j < high; ++j) scratch[j] = source.x[offset + j];
+    for (long long j = high; j < width; ++j) scratch[j] = 0.0f;
     return scratch;
 }
 

@@ -93,8 +93,12 @@ def others(native: Any, memory: Memory, x: int, mp3: str, flac: str) -> dict[str
     window = memory("f", [0.25] * 1024)
     bands = memory("f", bytes(4 * ROWS * 513 * frames))
     resample = (ROWS, LENGTH, LENGTH, 0, 0, LENGTH // 2, 1, 2, taps, half, 0, 1)
+    size, lead = 128, 208  # as for 44.1 to 22.05 kHz
+    outputs = 16 * size - 2 * lead
+    factors = memory("f", [1.0] * (size // 16 * 640))
+    halve = (*resample[:-1], outputs, 2 * outputs, lead, size, size, None, None, factors, 1)
     spectrum = (513, ROWS, LENGTH, frames, 512, 512, 1024, 1024, 0, 1.0, 1e-6, 0.0, 1.0, 0.0, 1, 0, 1)
-    data, size = memory.bytes(flac)
+    data, flac_bytes = memory.bytes(flac)
     trouble = memory("q", [0])
     member = memory("q", [*memory.bytes(mp3), *[0] * 16])
     wanted = memory("q", [0, 0, 0, FRAMES])  # member, row, start, length
@@ -108,8 +112,9 @@ def others(native: Any, memory: Memory, x: int, mp3: str, flac: str) -> dict[str
 
     return {
         "resample, direct": (SAMPLES // 2, lambda: native.fa_resample(x, y, *resample)),
+        "resample, half": (SAMPLES // 2, lambda: native.fa_resample_blocks(x, y, *halve)),
         "spectrogram": (SAMPLES, lambda: native.fa_spectral(x, bands, 0, window, None, None, None, *spectrum)),
-        "flac": (2 * FRAMES, lambda: native.fa_flac_decode(data, size, 0, FRAMES, audio, None, FRAMES, trouble)),
+        "flac": (2 * FRAMES, lambda: native.fa_flac_decode(data, flac_bytes, 0, FRAMES, audio, None, FRAMES, trouble)),
         "mp3": (2 * FRAMES, decode_mp3),
     }
 

@@ -148,8 +148,35 @@ def test_two_runs_agree_or_do_not(
         render.main()
     assert left.value.code == 1 and "ratio: 0 of 1 rows" in capsys.readouterr().out
     told = "\n".join(repeat.section(json.loads(after.read_text())["agreement"]))
-    assert "- time per item: 2 of 3 rows (67%) within 15%; half of them within 0.0%, the worst 25.0% apart." in told
-    assert "| effects: gain, p | ratio | 5 | 4 | 25% |" in told
+    assert "- time per item: 2 of 3 rows (67%) within 15%; half of them within 0.0%, the worst 25.0% apart;" in told
+    assert "| effects: gain, p | ratio | 5 | 4 | 25% | no |" in told
+
+
+def test_a_row_says_whether_two_runs_disagree_within_their_own_doubt() -> None:
+    def result(median: float, within: tuple[float, float], *ratio: float) -> dict[str, Any]:
+        found = case("effects", "gain", median, p=ratio[0])
+        found["ours"]["median_within"] = list(within)
+        found["peers"][0] |= {"ratio_low": ratio[1], "ratio_high": ratio[2]}
+        return {"cases": [found]}
+
+    one = result(1.0, (0.9, 1.3), 5.0, 4.0, 6.0)
+    found = repeat.agreement(one, result(1.3, (1.25, 1.4), 7.0, 6.1, 8.0))
+    assert not repeat.good(found), "doubt excuses no row"
+    lines = "\n".join(repeat.section(found))
+    assert "| effects: gain, fastaug | time per item | 1 | 1.3 | 30% | yes |" in lines
+    assert "| effects: gain, p | ratio | 5 | 7 | 40% | no |" in lines
+    assert (
+        "ratio: 0 of 1 rows (0%) within 15%; half of them within 40.0%, the worst 40.0% apart; of the 1 others, 0"
+        in lines
+    )
+    assert "of the 2 others, 1 within the doubt that both runs state" in lines
+    assert "fastaug: 1, then 1.3 (in doubt)" in repeat.report(found) and "5, then 7\n" in repeat.report(found) + "\n"
+    scaled = {
+        "suite": "scaling",
+        "case": "c",
+        "curve": {"points": [{"x": 2, "work": 4, "median": 8.0, "median_within": [4, 12]}]},
+    }
+    assert repeat.times({"cases": [scaled]})["scaling: c at 2"] == repeat.Value(2.0, (1.0, 3.0))
 
 
 def test_a_row_of_one_run_only_is_no_agreement() -> None:
@@ -179,6 +206,7 @@ def test_the_report_says_whether_it_agrees_with_the_run_before(
     monkeypatch.setattr("sys.argv", command)
     render.main()
     assert "- ratio: 1 of 1 rows (100%) within 15%" in out.read_text() and "Not compared" not in out.read_text()
+    assert "1.1 [1.1, 1.1] s/clip (before: 1) | 1 |" in out.read_text() and "| 3 (before: 3) |" in out.read_text()
     assert "agreement" in json.loads(full.read_text()) and "agreement" not in json.loads(quick.read_text())
     assert "time per item: 2 of 2 rows" in capsys.readouterr().out
 
@@ -257,6 +285,31 @@ def test_a_ratio_that_its_times_do_not_give_says_what_they_give() -> None:
     assert rows.quotient(found, {**peer, "median": 4.0}) == " (times: 4)"
     peer["median"] = 9.4
     assert "| 5 (times: 9.4) |" in rows.case_rows(found)[1]
+
+
+def test_the_time_lost_to_slow_spells_is_told(tmp_path: Path) -> None:
+    for number in (1, 2):
+        pace = {"kept": 100.0 * number, "lost": 30.0, "slow": 6.0}
+        part = whole("", False, case("effects", f"gain{number}", 1.0)) | {"pace": pace}
+        (tmp_path / f"part{number}.json").write_text(json.dumps(part))
+    parts, results = sorted(tmp_path.glob("part*.json")), tmp_path / "results"
+    render.merge(parts, results, "2026-01-01", quick=False)
+    assert "Turns took 300 s; waiting for the machine's own pace and turns taken again cost 60 s" in render.render(
+        results
+    )
+    assert "; 4% of them were slow nonetheless" in render.render(results)
+    assert render.calm(None) == ""
+
+
+def test_what_the_run_before_said_stands_in_the_row() -> None:
+    found = {"cases": [case("effects", "gain", 1e-3, p=5.0)]}
+    before = {"cases": [case("effects", "gain", 1.1e-3, p=123.4)]}
+    repeat.remember(before, found)
+    ours, peer = rows.case_rows(found["cases"][0])
+    assert " ms/clip (before: 1.1) |" in ours and "| 5 (before: **123**)" in peer and "before: **136**" in peer
+    alone = {"cases": [case("effects", "new", 1e-3, p=5.0)]}
+    repeat.remember(before, alone)
+    assert not any("before" in row for row in rows.case_rows(alone["cases"][0]))
 
 
 def test_a_case_that_others_disturbed_says_so() -> None:

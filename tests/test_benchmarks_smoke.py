@@ -36,9 +36,10 @@ ONES = np.ones(8)
 
 
 class Benchmark:
-    """The two things of pytest-benchmark's fixture that the harness uses."""
+    """The three things of pytest-benchmark's fixture that the harness uses."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "test_x") -> None:
+        self.name = name
         self.extra_info: dict[str, Any] = {}
 
     def pedantic(self, target: Callable[[], Any], setup: Callable[[], Any], rounds: int) -> None:

@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 import statistics
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,17 +14,18 @@ import pytest
 
 from test_benchmarks_smoke import Benchmark, Clock, costing, harness, load
 
-turns, paces = load("turns"), load("pace")
+turns = load("turns")
 
 
 def contender(*seconds: float, items: int = 1, rounds: range | None = None) -> Any:
     numbers = list(rounds if rounds is not None else range(len(seconds)))
-    return turns.Contender(costing("x", 0), items, seconds=list(seconds), rounds=numbers)
+    return turns.Contender(costing("x", 0), items, seconds=list(seconds), rounds=numbers, held=[True] * len(seconds))
 
 
 def test_spread_is_the_interquartile_range() -> None:
     found = turns.spread(contender(2.0, 4.0, 6.0, 8.0, 100.0, items=2))
     assert (found["low"], found["median"], found["high"], found["rounds"]) == (2.0, 3.0, 4.0, 5)
+    assert found["median_within"] == (1.0, 50.0)
 
 
 def test_a_ratio_is_formed_beside_our_turns_before_and_after() -> None:
@@ -36,6 +38,20 @@ def test_a_ratio_is_formed_beside_our_turns_before_and_after() -> None:
     assert turns.ratio(ours, peer) == pytest.approx({"ratio": 5.0, "ratio_low": 5.0, "ratio_high": 5.0})
     late = contender(5 * before_and_after[7], 5 * before_and_after[8], rounds=range(7, 9))
     assert turns.paired(ours, late) == pytest.approx([5.0, 5.0]), "a slow peer's turns count in their own rounds"
+
+
+def test_turns_in_a_slow_spell_count_only_where_there_are_too_few_others() -> None:
+    enough = turns.ROUNDS[0]
+    ours, peer = contender(*[1.0, 2.0] * enough), contender(*[4.0, 7.0] * enough)
+    assert turns.spread(ours)["median"] == 1.5 and turns.ratio(ours, peer)["ratio"] != 4.0
+    ours.held = [True, False] * enough
+    found = turns.spread(ours)
+    assert found["median"] == found["high"] == 1.0 and found["rounds"] == enough
+    peer.held = [True, False] * enough
+    assert turns.paired(ours, peer) == [4.0] * enough, "chosen by the pace, not by the time; beside our calm turns"
+    ours.held[0] = False
+    assert len(turns.paired(ours, peer)) == 2 * enough, "none of ours beside the first of the peer's was calm"
+    assert turns.spread(ours)["median"] == 1.5 and turns.spread(ours)["rounds"] == 2 * enough
 
 
 def test_the_interval_of_a_median_holds_it_in_95_of_100_cases() -> None:
@@ -195,6 +211,8 @@ def test_every_case_is_visited_again_and_a_failure_leaves_the_first_visit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(harness, "QUICK", False)
+    monkeypatch.setattr(sys.modules["turns"], "SPAN", 0.0)
+    monkeypatch.setattr(harness.PACE, "loop", lambda place: 1.0)  # always calm
     harness._visits.clear()
     calls: list[int] = []
 
@@ -217,61 +235,26 @@ def test_every_case_is_visited_again_and_a_failure_leaves_the_first_visit(
     assert not harness._visits
 
 
-class Machine:
-    """Its products take what it says, by turns of a clock that only moves while something runs."""
+def test_a_floor_is_judged_by_both_visits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "QUICK", False)
+    harness._visits.clear()
 
-    def __init__(self, *speeds: float) -> None:
-        self.now, self.speeds, self.naps = 0.0, list(speeds), 0
+    def first_visit(name: str, seconds: float) -> Any:
+        bench, turns_taken = Benchmark(name), iter((seconds, 1.0, 1.0))
 
-    def clock(self) -> float:
-        return self.now
+        def visit(_: Any, us: Any, *__: Any) -> None:
+            us.seconds += [next(turns_taken)] * (2 if us.seconds else 1)
+            us.held = [True] * len(us.seconds)
 
-    def product(self) -> None:
-        self.now += 1e-4 * (self.speeds.pop(0) if self.speeds else 1.0)
+        monkeypatch.setattr(harness, "visit", visit)
+        harness.compare(bench, lambda: [1.0], [], items=1, unit="clip", maximum_seconds=0.9 if "bad" in name else 1.1)
+        return bench, visit
 
-    def nap(self, seconds: float) -> None:
-        self.now, self.naps = self.now + seconds, self.naps + 1
-
-    def pace(self, left: float = 1.0) -> Any:
-        return paces.Pace(self.product, self.clock, self.nap, left)
-
-
-def test_a_turn_waits_until_the_machine_is_at_its_pace() -> None:
-    machine = Machine(*[1.0] * 100, *[1.8] * 9, *[1.1] * 3)
-    told = machine.pace()
-    told.wait()
-    assert machine.naps == 0
-    told.wait()
-    assert machine.naps == 3 and told.lost == pytest.approx(3 * (paces.NAP + 3 * 1.8e-4))
-
-
-def test_a_turn_in_a_slow_spell_is_taken_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = Machine(*[1.0] * 103, *[1.8] * 3)  # before the turn; behind it
-    taken: list[float] = []
-
-    def timer(run: Any) -> float:
-        taken.append(0.5 if len(taken) else 0.9)
-        return taken[-1]
-
-    one = turns.Contender(lambda: None, 1, pace=machine.pace())
-    one.get_ready()
-    one.get_ready()
-    one.take_turn(timer, 0)
-    assert taken == [0.9, 0.5] and one.seconds == [0.5]
-
-
-def test_a_machine_that_stays_slow_is_not_waited_for_beyond_the_time_there_is() -> None:
-    machine = Machine(*[1.0] * 100, *[1.8] * 100_000)
-    told = machine.pace(left=0.1)
-    told.wait()
-    told.wait()
-    assert machine.naps in (5, 6) and told.believed(1.0)
-    told = Machine(*[1.0] * 100, *[1.8] * 100_000).pace(left=0.1)
-    told.wait()
-    assert [told.believed(0.06) for _ in range(3)] == [False, False, True]
-
-
-def test_one_interrupted_product_is_no_slow_spell() -> None:
-    told = Machine(*[1.0] * 100, 1.0, 9.0, 9.0).pace()
-    told.wait()
-    assert told.holds()
+    (late, again) = first_visit("late", 5.0)
+    assert late.extra_info["ours"]["met"] is False, "recorded, not yet held against it"
+    monkeypatch.setattr(harness, "visit", again)
+    assert harness.visit_again() == [] and late.extra_info["ours"]["met"] is True
+    (bad, again) = first_visit("bad", 0.8)
+    assert bad.extra_info["ours"]["met"] is True
+    monkeypatch.setattr(harness, "visit", again)
+    assert harness.visit_again() == ["bad: fastaug: 1 s, at most 0.9 s asked"]

@@ -129,6 +129,23 @@ def test_blocks_do_not_depend_on_their_neighbours_in_the_lanes() -> None:
     assert torch.equal(resample(x[:, :50_000], 44_100, 22_050)[:, :20_000], whole[:, :20_000])
 
 
+def test_the_blocks_of_a_pair_do_not_mix() -> None:
+    """To half the rate two blocks go through one complex transform: what is loud in one must not be heard in the other
+    beyond the rounding of its samples, nor a NaN."""
+    grid = _resample_filter.blocks(1, 2, "high")
+    assert grid is not None and len(grid.sources) == 0
+    middle, away = grid.outputs // 2, grid.lead
+    x = torch.randn(1, grid.hop)
+    for loud in (slice(0, middle), slice(middle, None)):
+        other = slice(middle + away, None) if loud.start == 0 else slice(0, middle - away)
+        louder, broken = x.clone(), x.clone()
+        louder[:, 2 * (loud.start or 0) : loud.stop and 2 * loud.stop] *= 1000
+        broken[:, 2 * (loud.start or 0) + 500] = math.nan
+        expected = resample(x, 44_100, 22_050)[:, other]
+        assert float((resample(louder, 44_100, 22_050)[:, other] - expected).abs().max()) < 1000 * 2e-6
+        assert agreement_db(resample(broken, 44_100, 22_050)[:, other], expected) > 110
+
+
 @pytest.mark.parametrize("size", [2, 12, 28, 40, 98, 100, 256, 294, 360, 512, 1764])
 def test_every_radix_is_an_exact_fourier_transform(size: int) -> None:
     """Resampling 1:1 by blocks, the filter replaced by 1: both FFTs and the untangling must cancel."""
@@ -222,14 +239,16 @@ def test_range_past_an_hour_keeps_exact_positions() -> None:
     assert agreement_db(y, torch.sin(2 * math.pi * 0.01 * position)) > 100
 
 
-def test_a_range_that_lacks_samples_raises() -> None:
-    low, high = source_range(44_100, 22_050, 1000, 100)
+@pytest.mark.parametrize("rates", [(44_100, 22_050), (48_000, 22_050), (192_000, 8_000)])
+def test_a_range_that_lacks_samples_raises(rates: tuple[int, int]) -> None:
+    low, high = source_range(*rates, 5000, 100)
+    assert low > 1
     x = torch.zeros(high - low)
-    resample_range(x, low, 44_100, 22_050, 1000, 100, 10_000)
-    with pytest.raises(ValueError, match=r"outputs \[1000, 1100\) need source samples"):
-        resample_range(x[1:], low + 1, 44_100, 22_050, 1000, 100, 10_000)
+    resample_range(x, low, *rates, 5000, 100, high + 9)
+    with pytest.raises(ValueError, match=r"outputs \[5000, 5100\) need source samples"):
+        resample_range(x[1:], low + 1, *rates, 5000, 100, high + 9)
     with pytest.raises(ValueError, match="need source samples"):
-        resample_range(x[:-1], low, 44_100, 22_050, 1000, 100, 10_000)
+        resample_range(x[:-1], low, *rates, 5000, 100, high + 9)
 
 
 def test_equal_rates_copy() -> None:

@@ -38,6 +38,10 @@ void fa_resample_blocks(const float* x, float* y, long long rows, long long stri
                         long long half, int interpolated, long long outputs, long long hop, long long lead,
                         int forward_size, int inverse_size, const int* target, const int* sources, const float* factors,
                         long long threads);
+// csrc/cpu/halve.cpp: what it does where `sources` is null. up / down is 1 / 2, hop twice the outputs.
+void fa_halve_rate(const float* x, float* y, long long rows, long long stride, long long count, long long x_start,
+                   long long start, long long length, const float* taps, long long half, long long outputs,
+                   long long lead, int size, const float* factors, long long threads);
 
 // csrc/cpu/reverb.cpp. settings: (rows, 6) reverberance, hf_damping, room_scale, stereo_depth, pre_delay_ms,
 // wet_gain_db. y may be x.

@@ -24,7 +24,7 @@ void find_source(Crop& crop, long long frames) {
     } else if (crop.plan->outputs) {
         const Plan& plan = *crop.plan;
         crop.low = first / plan.outputs * plan.hop - plan.lead;
-        crop.high = last / plan.outputs * plan.hop - plan.lead + 2 * plan.forward_size;
+        crop.high = last / plan.outputs * plan.hop - plan.lead + plan.samples;
     } else {
         crop.low = multiply_divide(first, crop.plan->down, crop.plan->up, false) - crop.plan->half + 1;
         crop.high = multiply_divide(last, crop.plan->down, crop.plan->up, false) + crop.plan->half + 1;

@@ -13,6 +13,7 @@ struct Plan {
     long long rate;  // of the source
     long long up, down, taps, half, interpolated;
     long long outputs, hop, lead, forward_size, inverse_size, target, sources, factors;
+    long long samples;  // of a block
 };
 
 // Columns of such a table, as many as there are crops: outputs [start, start + length) of a member, into a row of the

@@ -2,11 +2,11 @@
 #include "../resample_fft.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "api.h"
 #include "fft.h"
 #include "parallel.h"
+#include "room.h"
 
 namespace {
 
@@ -20,14 +20,6 @@ FA_BY_WIDTH(run_blocks,
             (const FaBlocks& blocks, const float* const* inputs, float* room, float* const* rows, float* sick),
             (blocks, inputs, room, rows, sick))
 
-// Grows to what a thread needs and stays: fresh pages for every task would cost as much as its FFTs.
-float* aligned_room(size_t floats) {
-    thread_local std::vector<float> room;
-    constexpr size_t line = 64 / sizeof(float);
-    if (room.size() < floats + line) room.resize(floats + line);
-    return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(room.data()) + 63) / 64 * 64);
-}
-
 }  // namespace
 
 void fa_resample_blocks(const float* x, float* y, long long rows, long long stride, long long count, long long x_start,
@@ -35,6 +27,10 @@ void fa_resample_blocks(const float* x, float* y, long long rows, long long stri
                         long long half, int interpolated, long long outputs_a_block, long long hop, long long lead,
                         int forward_size, int inverse_size, const int* target, const int* sources, const float* factors,
                         long long threads) {
+    if (!sources) {  // half the rate: the inverse FFT's size is not used
+        return fa_halve_rate(x, y, rows, stride, count, x_start, start, length, taps, half, outputs_a_block, lead,
+                             forward_size, factors, threads);
+    }
     const FaFft &forward = fa::fft_of(forward_size).fft, &inverse = fa::fft_of(inverse_size).fft;
     const FaBlocks blocks = {forward, inverse, outputs_a_block, hop, lead, target, sources, factors};
     const long long samples = 2 * blocks.forward.size, row_room = (blocks.outputs + 3) / 4 * 4;
@@ -43,7 +39,7 @@ void fa_resample_blocks(const float* x, float* y, long long rows, long long stri
     const long long total = rows * per_row;
     fa::parallel_rows((total + kResampleLanes - 1) / kResampleLanes, threads, [&](long long task) {
         const long long work = (blocks.forward.size + blocks.inverse.size) * 2 * kResampleLanes;
-        float* room = aligned_room(static_cast<size_t>(work + kResampleLanes * (samples + row_room)));
+        float* room = fa::aligned_room(work + kResampleLanes * (samples + row_room));
         float *edges = room + work, *results = edges + kResampleLanes * samples;
         const float* inputs[kResampleLanes];
         float *outputs[kResampleLanes], sick[kResampleLanes];

@@ -186,7 +186,7 @@ def _plan(from_rate: int, to_rate: int) -> tuple[tuple[int, ...], Any]:
     """The fields of a Plan of csrc/cpu/crops.h, and what keeps their tables in memory."""
     up, down = _resample.reduced(from_rate, to_rate)
     plan, grid = _resample._plan(up, down, "high"), _resample.blocks(up, down, "high")
-    blocks = grid.arguments if grid else (0,) * 8
+    blocks = (*grid.arguments, grid.samples) if grid else (0,) * 9
     return (from_rate, up, down, plan.taps.data_ptr(), plan.half, int(plan.interpolated), *blocks), (plan, grid)
 
 

@@ -31,6 +31,7 @@ DENSITY = 128
 CUBICS = 16  #: kResampleCubics of csrc/cuda/resample.cu
 #: The largest complex FFT of a block: two of them, in sixteen lanes, fill the second cache.
 _LARGEST_FFT = 2560
+_LARGEST_HALVES = 512  #: The largest FFT of a sequence: two blocks of sixteen, with their table, in half of that cache.
 
 
 @dataclass(frozen=True)
@@ -98,13 +99,15 @@ def cubics(quality: str) -> Tensor:
 @dataclass(frozen=True)
 class Blocks:
     """A conversion by blocks, see csrc/resample_fft.h: block b gives the outputs [b, b + 1) * ``outputs`` from
-    ``samples`` source samples from b * ``hop`` - ``lead`` on; its inverse FFT has ``results`` of them."""
+    ``samples`` source samples from b * ``hop`` - ``lead`` on, by complex FFTs of two sizes. To half the rate
+    (csrc/halve.h): pairs of blocks, with FFTs of a sixteenth of one, and no ``target`` and ``sources``."""
 
     outputs: int
     hop: int
     lead: int
     samples: int
-    results: int
+    forward_size: int
+    inverse_size: int
     target: Tensor
     sources: Tensor
     factors: Tensor
@@ -113,7 +116,7 @@ class Blocks:
     def arguments(self) -> tuple[int, ...]:
         """Those of fa_resample_blocks from the number of outputs to the factors."""
         tables = (self.target.data_ptr(), self.sources.data_ptr(), self.factors.data_ptr())
-        return (self.outputs, self.hop, self.lead, self.samples // 2, self.results // 2, *tables)
+        return (self.outputs, self.hop, self.lead, self.forward_size, self.inverse_size, *tables)
 
 
 @lru_cache(maxsize=64)
@@ -121,6 +124,8 @@ def blocks(up: int, down: int, quality: str) -> Blocks | None:
     """The blocks of a conversion by ``up / down`` (coprime), or None where single outputs are cheaper."""
     spec, scale = QUALITIES[quality], min(1.0, up / down)
     half = half_width(spec.support, scale)
+    if (up, down) == (1, 2):
+        return _make_halves(half, spec)
     best: tuple[float, int, int] | None = None
     for m in range(4 // math.gcd(4, math.gcd(2 * up, 2 * down)), 2 * _LARGEST_FFT // max(up, down) + 1):
         source, result, stretches = m * down, m * up, (m * down - 2 * half) // down
@@ -150,7 +155,7 @@ def _work(size: int) -> float:
 def _make_blocks(up: int, down: int, m: int, stretches: int, half: int, spec: Quality) -> Blocks:
     size, out_size = m * down // 2, m * up // 2
     k = np.arange(out_size + 1)
-    response = _response(up, down, m, half, spec, out_size) / out_size
+    response = _response(up, down, m, half - 1, half, spec, out_size) / out_size
     # X[k] = p Z[k] + q conj(Z[-k]), Y = response X, V[k] = a Y[k] + b conj(Y[out_size - k])
     turn, out_turn = np.exp(-1j * np.pi * k / size), np.exp(1j * np.pi * k / out_size)
     p, q = response * (1 - 1j * turn) / 2, response * (1 + 1j * turn) / 2
@@ -164,15 +169,58 @@ def _make_blocks(up: int, down: int, m: int, stretches: int, half: int, spec: Qu
         hop=stretches * down,
         lead=half - 1,
         samples=2 * size,
-        results=2 * out_size,
+        forward_size=size,
+        inverse_size=out_size,
         target=torch.from_numpy(fft.positions(out_size)),
         sources=torch.from_numpy(sources.astype(np.int32)),
         factors=torch.from_numpy(np.ascontiguousarray(factors.astype(np.complex64)).view(np.float32)),
     )
 
 
-def _response(up: int, down: int, m: int, half: int, spec: Quality, out_size: int) -> npt.NDArray[np.complex128]:
-    """The filter at the frequencies 0..out_size of a block, ahead by its lead; zero from the lower Nyquist on."""
+def _make_halves(half: int, spec: Quality) -> Blocks:
+    lead = -(-half // 16) * 16  # so that the first output kept of a block is the first of eight lanes
+
+    def cost(size: int) -> float:
+        """Cycles for an output, measured: 22 for a number across the lanes, 1.75 for a unit of work in the FFTs, and 12
+        where the sequences fill the first cache. Of a row's last pair half is wasted: reckoned for rows of 30 000."""
+        outputs = 16 * size - 2 * lead
+        cycles = (22.0 + 12.0 * (size > 128)) * size + 1.75 * _work(size)
+        return cycles / outputs * (1.0 + outputs / 60_000) if outputs > 0 else math.inf
+
+    size = min(range(64, _LARGEST_HALVES + 1, 64), key=cost)
+    samples = 16 * size
+    outputs = samples - 2 * lead
+    bins, order = np.empty(size, np.int64), fft.positions(size)
+    bins[order] = np.arange(size)
+    turns = np.exp(-2j * np.pi * (np.arange(16)[:, None] * bins % samples) / samples)  # (lanes, bins)
+    kept = np.abs(bins + size * np.array([0, 1, 2, 3, -4, -3, -2, -1])[:, None])  # (8, bins)
+    gains = _response(1, 2, samples // 2, 0, half, spec, samples // 4).real[kept] / (samples // 2)
+    group = size // 16
+    factors = np.concatenate(
+        [
+            np.stack([turns.real, turns.imag], 1).reshape(32, group, 16).swapaxes(0, 1),
+            gains.reshape(8, group, 16).swapaxes(0, 1),
+        ],
+        axis=1,
+    )
+    none = torch.empty(0, dtype=torch.int32)
+    return Blocks(
+        outputs=outputs,
+        hop=2 * outputs,
+        lead=lead,
+        samples=samples + outputs,
+        forward_size=size,
+        inverse_size=size,
+        target=none,
+        sources=none,
+        factors=torch.from_numpy(np.ascontiguousarray(factors, np.float32)),
+    )
+
+
+def _response(
+    up: int, down: int, m: int, lead: int, half: int, spec: Quality, out_size: int
+) -> npt.NDArray[np.complex128]:
+    """The filter at the frequencies 0..out_size of a block, ahead by ``lead``; zero from the lower Nyquist on."""
     scale = min(1.0, up / down)
     # Taps at so many points per source sample; their images lie where the filter's side lobes have died away.
     fine = 8 * -(-up // down)
@@ -182,6 +230,6 @@ def _response(up: int, down: int, m: int, half: int, spec: Quality, out_size: in
     taps[t % length] = scale * low_pass(t / fine * scale, spec)
     count = min(m * down // 2, out_size)
     response = np.zeros(out_size + 1, np.complex128)
-    ahead = np.exp(2j * np.pi * np.arange(count) * (half - 1) / (m * down))
+    ahead = np.exp(2j * np.pi * np.arange(count) * lead / (m * down))
     response[:count] = np.fft.rfft(taps).real[:count] * (up / (down * fine)) * ahead
     return response

@@ -41,7 +41,7 @@ fa::Plan draw_plan(Spelled& spelled, long long rate, long long out_rate) {
         plan.outputs = plan.up * times;
         plan.hop = plan.down * times;
         plan.lead = plan.half - 1 + spelled.next(8);
-        plan.forward_size = static_cast<int>((plan.hop + plan.lead + plan.half) / 2 + 1);
+        plan.samples = plan.hop + plan.lead + plan.half + 2;
     }
     return plan;
 }
