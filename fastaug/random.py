@@ -93,6 +93,10 @@ def _reaches(value: IntLike, limit: int) -> bool:
     return value >= limit if isinstance(value, int) else bool(np.any(np.asarray(value) >= limit))
 
 
+def _refuse_span(param: str, low: int, high: IntLike) -> None:
+    raise ValueError(f"{param}: an integer range needs low < high ≤ low + 2^31, got [{low}, {high})")
+
+
 @dataclass(frozen=True)
 class Keys:
     """The keys of a batch: one Philox subkey a row, and the place in the chain that draws from them.
@@ -140,8 +144,8 @@ class Keys:
         numbers = np.ascontiguousarray(_ids(ids))
         if all(isinstance(number, int) and number >= 0 for number in (epoch, view, occurrence)):
             rows = np.empty((len(numbers), 2), dtype=np.uint32)
-            words = (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF, epoch & 0xFFFFFFFF, view | occurrence << 8)
-            native().fa_subkeys(_address(numbers), _address(rows), len(rows), *words)
+            low, high, place = seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, int(view | occurrence << 8)
+            native().fa_subkeys(_address(numbers), _address(rows), len(rows), low, high, epoch & 0xFFFFFFFF, place)
             return cls(rows, path)
         words = numbers.astype("<u8", copy=False).reshape(-1, 1).view("<u4")
         (count,) = np.broadcast_shapes((len(words),), np.shape(epoch), np.shape(view), np.shape(occurrence))
@@ -220,7 +224,7 @@ class Keys:
             return self._integers(param, low, high - low)
         span = np.asarray(high, dtype=np.int64) - low
         if np.any(span <= 0) or np.any(span > 1 << 31):
-            raise ValueError(f"{param}: an integer range needs low < high ≤ low + 2^31, got [{low}, {high})")
+            _refuse_span(param, low, high)
         word = self._words(param, 0, 0)[:, 0].astype(np.int64)
         return torch.from_numpy(low + ((word * span) >> 32))
 
@@ -228,6 +232,19 @@ class Keys:
         values = torch.empty(len(self.rows), dtype=torch.int64, device="cpu")
         at = (self._at, values.data_ptr(), len(self.rows), self.stream(param))
         native().fa_draw_integers(*at, low, span)
+        return values
+
+    def fractions(self, param: str, low: int, high: int, divisor: int = 1) -> Tensor:
+        """float32 (B,): `integers` over ``divisor``, rounded once.
+
+        Raises:
+            ValueError: the range is empty or wider than 2^31.
+        """
+        if not 0 < high - low <= 1 << 31:
+            _refuse_span(param, low, high)
+        values = torch.empty(len(self.rows), dtype=torch.float32, device="cpu")
+        at = (self._at, values.data_ptr(), len(self.rows), self.stream(param))
+        native().fa_draw_fractions(*at, low, high - low, divisor)
         return values
 
     def choice(self, param: str, values: Sequence[float]) -> Tensor:
@@ -254,8 +271,9 @@ class Keys:
         if isinstance(spec, list):
             return self.choice(param, spec)
         if isinstance(spec, range):
-            index = self.integers(param, 0, len(spec))
-            return (index if spec == range(len(spec)) else spec.start + spec.step * index).float()
+            if spec.step == 1:
+                return self.fractions(param, spec.start, spec.stop)
+            return (spec.start + spec.step * self.integers(param, 0, len(spec))).float()
         return torch.full((len(self),), float(spec), dtype=torch.float32)
 
     def noise_key(self, param: str) -> Tensor:

@@ -152,6 +152,10 @@ def test_bad_arguments_raise() -> None:
         reverb(x, 22_050, room_scale=torch.tensor([50.0, float("nan")]))
     with pytest.raises(ValueError, match="pre_delay_ms must lie"):
         reverb(x, 22_050, pre_delay_ms=-1.0)
+    for bad in (-1.0, 101.0, float("nan")):
+        with pytest.raises(ValueError, match=r"hf_damping must lie in \[0, 100\]"):
+            reverb(x, 22_050, hf_damping=torch.full((len(x),), bad))
+    reverb(x, 22_050, pre_delay_ms=torch.full((len(x),), 101.0))
     with pytest.raises(ValueError, match="at least 1000"):
         reverb(x, 999)
 

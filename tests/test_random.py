@@ -148,6 +148,25 @@ def test_integers_choice_coin_and_permutation() -> None:
     assert bool((keys.integers("b", 0, bounds) < torch.from_numpy(bounds)).all())
 
 
+def test_short_ways_draw_the_same() -> None:
+    """What is drawn natively at once is what NumPy and torch make of the words."""
+    keys = Keys.of(0, range(1000))
+    assert torch.equal(keys.word("w"), keys.words("w")[:, 0]) and bool((keys.word("w") >= 1 << 31).any())
+    assert torch.equal(keys.fractions("f", -700, 701, 100), (keys.integers("f", -700, 701).double() / 100).float())
+    assert torch.equal(keys.value("r", range(5, 90)), keys.integers("r", 5, 90).float())
+    assert torch.equal(keys.value("r", range(5, 90, 3)), 5 + 3 * keys.integers("r", 0, 29).float())
+    with pytest.raises(ValueError, match="an integer range needs low < high"):
+        keys.fractions("f", 3, 3)
+
+
+@pytest.mark.parametrize(("epoch", "view", "occurrence"), [(0, 0, 0), (7, 1, 0), ((1 << 32) + 5, 255, (1 << 24) - 1)])
+def test_numbers_and_arrays_give_the_same_subkeys(epoch: int, view: int, occurrence: int) -> None:
+    ids = np.array([0, 1, (1 << 64) - 1, 0x0123456789ABCDEF], dtype=np.uint64)
+    seed = (1 << 64) - 3
+    each = [np.full(4, number, dtype=np.uint64) for number in (epoch, view, occurrence)]
+    assert np.array_equal(Keys.of(seed, ids, epoch, view, occurrence).rows, Keys.of(seed, ids, *each).rows)
+
+
 def test_log_uniform_is_uniform_in_the_logarithm() -> None:
     drawn = Keys.of(0, range(20_000)).log_uniform("f", 20.0, 20_000.0)
     assert abs(float((drawn < 632.5).float().mean()) - 0.5) < 0.02

@@ -12,8 +12,11 @@ void fa_subkeys(const unsigned* ids, unsigned* subkeys, long long n, long long l
                 long long place);
 
 // One value for each of n keys (n, 2) from word 0 of block (0, 0, stream, 0): low + (high - low) u
-// and u < p with u = (word >> 8) * 2^-24; low + (word * span >> 32), span at most 2^32.
+// and u < p with u = (word >> 8) * 2^-24; low + (word * span >> 32), span at most 2^32, and
+// such a number over divisor.
 void fa_draw_uniforms(const unsigned* keys, float* values, long long n, long long stream, double low, double high);
+void fa_draw_fractions(const unsigned* keys, float* values, long long n, long long stream, long long low,
+                       long long span, double divisor);
 void fa_draw_coins(const unsigned* keys, unsigned char* values, long long n, long long stream, double p);
 void fa_draw_integers(const unsigned* keys, long long* values, long long n, long long stream, long long low,
                       long long span);

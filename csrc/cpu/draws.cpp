@@ -40,12 +40,19 @@ FA_CLONES void coins(const uint32_t* keys, unsigned char* values, int64_t n, uin
     for (int64_t i = 0; i < n; ++i) values[i] = unit(first_word(keys, i, stream)) < p;
 }
 
+FA_HD int64_t integer(const uint32_t* keys, int64_t row, uint32_t stream, int64_t low, uint64_t span) {
+    return low + static_cast<int64_t>(first_word(keys, row, stream) * span >> 32);
+}
+
 FA_CLONES void integers(const uint32_t* keys, long long* values, int64_t n, uint32_t stream, int64_t low,
                         uint64_t span) {
-    for (int64_t i = 0; i < n; ++i) {
-        const uint64_t product = first_word(keys, i, stream) * span;
-        values[i] = low + static_cast<int64_t>(product >> 32);
-    }
+    for (int64_t i = 0; i < n; ++i) values[i] = integer(keys, i, stream, low, span);
+}
+
+FA_CLONES void fractions(const uint32_t* keys, float* values, int64_t n, uint32_t stream, int64_t low, uint64_t span,
+                         double divisor) {
+    for (int64_t i = 0; i < n; ++i)
+        values[i] = static_cast<float>(static_cast<double>(integer(keys, i, stream, low, span)) / divisor);
 }
 
 }  // namespace
@@ -71,4 +78,9 @@ void fa_draw_coins(const unsigned* keys, unsigned char* values, long long n, lon
 void fa_draw_integers(const unsigned* keys, long long* values, long long n, long long stream, long long low,
                       long long span) {
     integers(keys, values, n, static_cast<uint32_t>(stream), low, static_cast<uint64_t>(span));
+}
+
+void fa_draw_fractions(const unsigned* keys, float* values, long long n, long long stream, long long low,
+                       long long span, double divisor) {
+    fractions(keys, values, n, static_cast<uint32_t>(stream), low, static_cast<uint64_t>(span), divisor);
 }

@@ -194,6 +194,7 @@ PyMethodDef methods[] = {
     FA_BIND(fa_draw_uniforms),
     FA_BIND(fa_draw_coins),
     FA_BIND(fa_draw_integers),
+    FA_BIND(fa_draw_fractions),
     FA_BIND(fa_resample_table),
     FA_BIND(fa_resample),
     FA_BIND(fa_fft_order),

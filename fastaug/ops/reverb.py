@@ -87,7 +87,7 @@ def _check_settings(settings: Tensor) -> None:
     if settings.shape[0] == 0:
         return
     bottom, top = torch.aminmax(settings[:, :5])  # of all at once, which is quick
-    if 0.0 <= float(bottom) and float(top) <= 100.0:
+    if float(bottom) >= 0.0 and float(top) <= 100.0:
         return
     names = ("reverberance", "hf_damping", "room_scale", "stereo_depth", "pre_delay_ms")
     low, high = torch.aminmax(settings[:, :5], dim=0)

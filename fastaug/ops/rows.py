@@ -7,6 +7,7 @@ are the same: a row's result depends on that row alone.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -50,7 +51,7 @@ def call(name: str, *arguments: Any, keep: Sequence[Tensor | None]) -> None:
 def possible(x: Tensor, rows: int) -> bool:
     """Whether a chain over ``rows`` rows made of x (B, C, T) may let its ops wait: on the CPU, with rows for all
     threads, and where it pays: a batch that lies in the cache as a whole has nothing to gain."""
-    return direct(x) and rows * x[:1].numel() > LEAST and rows >= torch.get_num_threads()
+    return direct(x) and rows * math.prod(x.shape[1:]) > LEAST and rows >= torch.get_num_threads()
 
 
 def flush() -> None:

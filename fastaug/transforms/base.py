@@ -39,14 +39,18 @@ def params_to(params: Params, device: torch.device) -> Params:
     Args:
         params: nested dict of tensors. Those already on ``device`` are left alone.
     """
-    if device.type == "cpu":  # of which there is one; what a device is costs more than what kind it is
-        leaves = [leaf for leaf in _leaves(params) if not leaf.is_cpu]
-    else:
-        leaves = [leaf for leaf in _leaves(params) if leaf.device != device]
+    if device.type == "cpu" and _on_cpu(params):
+        return params
+    leaves = [leaf for leaf in _leaves(params) if leaf.device != device]
     return _replaced(params, device, iter(_copy_together(leaves, device))) if leaves else params
 
 
 # Functions of the module: a closure that calls itself is a cycle, which keeps tensors until the garbage collector runs.
+
+
+def _on_cpu(params: Params) -> bool:
+    """Whether nothing has to move: asked alone, since to compare devices costs more."""
+    return all(_on_cpu(value) if isinstance(value, dict) else value.is_cpu for value in params.values())
 
 
 def _leaves(params: Params) -> Iterator[Tensor]:
@@ -304,7 +308,9 @@ class Transform(nn.Module):
             lengths = lengths.to(samples.device, non_blocking=True)
         inplace = inplace or samples.dtype != torch.float32
         out = self._run(batch, params_to(params, samples.device), self._rate(sample_rate), lengths, inplace)
-        return out.to(samples.dtype).reshape(out.shape[self.batch_dim - samples.dim() :])
+        if out.dtype != samples.dtype:
+            out = out.to(samples.dtype)
+        return out if out.dim() == samples.dim() else out.reshape(out.shape[self.batch_dim - samples.dim() :])
 
     def _apply_to_copies(
         self, batch: Tensor, n: int, params: Params, sample_rate: int | None, lengths: Tensor | None

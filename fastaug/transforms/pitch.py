@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from fastaug import functional as F
@@ -47,7 +46,7 @@ class PitchShift(Transform):
             return {"semitones": keys.value("semitones", self.semitones)}
         assert isinstance(self.semitones, tuple)
         low, high = (round(100 * end) for end in self.semitones)
-        return {"semitones": (keys.integers("semitones", low, high + 1).double() / 100).to(torch.float32)}
+        return {"semitones": keys.fractions("semitones", low, high + 1, 100)}
 
     @property
     def rowwise(self) -> bool:
