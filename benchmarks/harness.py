@@ -36,7 +36,8 @@ from turns import (
 )  # fmt: skip
 
 __all__ = [
-    "QUICK", "Peer", "Run", "agrees", "agrees_below", "compare", "equal_threads", "synchronised", "wall_clock",
+    "QUICK", "Peer", "Run", "agrees", "agrees_below", "compare", "equal_threads", "synchronised", "visit_later",
+    "wall_clock",
 ]  # fmt: skip
 
 
@@ -143,7 +144,7 @@ def compare(
     problems = [f"{row['name']}: {row['error']}" for row in record["peers"] if row["disagrees"]]
     slow = missed(record)
     if timer is None and not QUICK:  # judged after that
-        _visits.append((again, benchmark))
+        visit_later(again, benchmark)
         slow = []
     if QUICK:  # too few turns to fail for
         print(f"\n  {'; '.join(slow)}" if slow else "", end="")
@@ -154,6 +155,12 @@ def compare(
 
 PACE = Pace()
 _visits: list[tuple[Run, Any]] = []  # of cases that have been visited once, with their fixtures
+
+
+def visit_later(again: Run, benchmark: Any) -> None:
+    """Have `visit_again` call ``again``, which adds to what ``benchmark`` keeps. Not in a quick run."""
+    if not QUICK:
+        _visits.append((again, benchmark))
 
 
 def visit_again() -> list[str]:
@@ -171,11 +178,11 @@ def visit_again() -> list[str]:
 
 
 def missed(record: dict[str, Any]) -> list[str]:
-    """The targets that a case was given and does not reach."""
-    ours = record["ours"]
+    """The targets that a case was given and does not reach. A curve has none."""
+    ours = record.get("ours", {})
     slow = [
         f"{row['name']}: {row['ratio']:.2f}x, at least {row['minimum']}x asked"
-        for row in record["peers"]
+        for row in record.get("peers", [])
         if row.get("met") is False
     ]
     if ours.get("met") is False:
