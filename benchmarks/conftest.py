@@ -67,7 +67,7 @@ def in_time() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def second_visit() -> Iterator[None]:
-    """After the last test, while all that was built for the cases is alive. Fails for targets missed in both."""
+    """After the last test, while all that was built is alive. Fails for targets that both visits together miss."""
     yield
     if missed := harness.visit_again():
         pytest.fail("\n".join(["both visits together miss", *missed]), pytrace=False)

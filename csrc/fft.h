@@ -37,12 +37,17 @@ FA_HD FaComplex<Piece> operator-(const FaComplex<Piece>& a, const FaComplex<Piec
     return {a.re - b.re, a.im - b.im};
 }
 
-// a times w = (w[0], w[1]), or its conjugate in the inverse.
+// a times (re, im), or its conjugate in the inverse.
 template <bool kInverse, class Piece>
-FA_HD FaComplex<Piece> fa_turn(const FaComplex<Piece>& a, const float* w) {
-    const Piece re = fa_splat<Piece>(w[0]), im = fa_splat<Piece>(w[1]);
+FA_HD FaComplex<Piece> fa_turn(const FaComplex<Piece>& a, const Piece& re, const Piece& im) {
     if constexpr (kInverse) return {fa_fma(a.re, re, a.im * im), fa_fma(a.im, re, -(a.re * im))};
     return {fa_fma(a.re, re, -(a.im * im)), fa_fma(a.re, im, a.im * re)};
+}
+
+// The same number w = (w[0], w[1]) for all lanes.
+template <bool kInverse, class Piece>
+FA_HD FaComplex<Piece> fa_turn(const FaComplex<Piece>& a, const float* w) {
+    return fa_turn<kInverse>(a, fa_splat<Piece>(w[0]), fa_splat<Piece>(w[1]));
 }
 
 // -i a forwards, i a in the inverse.

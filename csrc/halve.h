@@ -76,8 +76,7 @@ template <bool kInverse, class Piece>
 FA_HD FaComplex<Piece> fa_turn_each(const FaComplex<Piece>& a, const float* w) {
     Piece re, im;
     fa_load(w, re), fa_load(w + kHalveGroup, im);
-    if constexpr (kInverse) return {fa_fma(a.re, re, a.im * im), fa_fma(a.im, re, -(a.re * im))};
-    return {fa_fma(a.re, re, -(a.im * im)), fa_fma(a.re, im, a.im * re)};
+    return fa_turn<kInverse>(a, re, im);
 }
 
 // x: sixteen lanes' numbers for the bins of one Piece. On return the first eight are those of the result.

@@ -2,7 +2,6 @@
 #include "../halve.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "api.h"
 #include "fft.h"

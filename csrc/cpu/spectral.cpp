@@ -2,12 +2,12 @@
 #include <math.h>
 
 #include <algorithm>
-#include <vector>
 
 #include "../spectral_lanes.h"
 #include "api.h"
 #include "fft.h"
 #include "parallel.h"
+#include "room.h"
 
 namespace {
 
@@ -29,13 +29,6 @@ FA_HD void run_tile_lanes(const FaSpectral& s, const float* x, void* y, bool nar
 FA_BY_WIDTH(run_tile,
             (const FaSpectral& s, const float* x, void* y, bool narrow, long long begin, long long end, float* room),
             (s, x, y, narrow, begin, end, room))
-
-float* aligned_room(size_t floats) {
-    thread_local std::vector<float> room;
-    if (room.size() < floats + 16) room.resize(floats + 16);
-    const size_t misaligned = reinterpret_cast<uintptr_t>(room.data()) / sizeof(float) % 16;
-    return room.data() + (16 - misaligned) % 16;
-}
 
 // Of one clip: values below the largest minus top_db become that; then mean 0 and standard deviation 1, if asked.
 FA_CLONES void settle(float* y, long long count, double top_db, bool normalise) {
@@ -78,10 +71,10 @@ void fa_spectral(const float* x, void* y, int narrow, const float* window, const
     s.bank = {weights, first, begin, bands};
     s.window = window, s.fft = &fft.fft, s.turns = fft.turns.data(), s.position = fft.position.data();
     const long long total = rows * frames, tiles = (total + kLanes - 1) / kLanes;
-    const size_t floats = static_cast<size_t>(kLanes * (n_fft + n_fft / 2 + 4 + width + 4));
+    const long long floats = kLanes * (n_fft + n_fft / 2 + 4 + width + 4);
     fa::parallel_rows(tiles, threads, [&](long long tile) {
         const long long start = tile * kLanes;
-        run_tile(s, x, y, narrow != 0, start, std::min(start + kLanes, total), aligned_room(floats));
+        run_tile(s, x, y, narrow != 0, start, std::min(start + kLanes, total), fa::aligned_room(floats));
     });
 }
 

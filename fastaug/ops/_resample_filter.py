@@ -31,7 +31,8 @@ DENSITY = 128
 CUBICS = 16  #: kResampleCubics of csrc/cuda/resample.cu
 #: The largest complex FFT of a block: two of them, in sixteen lanes, fill the second cache.
 _LARGEST_FFT = 2560
-_LARGEST_HALVES = 512  #: The largest FFT of a sequence: two blocks of sixteen, with their table, in half of that cache.
+#: The largest FFT of a sequence in csrc/halve.h: with its table, a pair of blocks takes a seventh of that cache.
+_LARGEST_HALVES = 512
 
 
 @dataclass(frozen=True)
