@@ -1,6 +1,6 @@
 """What the scaling curves say in words: up to where a fixed cost counts, whether cost grows linearly.
 
-A curve is {"series", "axis", "unit", "points": [{"x", "low", "median", "high" (seconds a call), "work"}]} with points
+A curve is {"series", "axis", "unit", "points": [{"x", "best" (seconds a call), "work"}]} with points
 in rising order of x; "work" is what a call handles, in ``unit``.
 """
 
@@ -15,7 +15,7 @@ WITHIN = 1.15  # a cost per item this close to the best counts as the best
 
 def costs(curve: Curve) -> list[tuple[float, float]]:
     """(x, seconds per unit of work) of every point."""
-    return [(point["x"], point["median"] / point["work"]) for point in curve["points"]]
+    return [(point["x"], point["best"] / point["work"]) for point in curve["points"]]
 
 
 def exponent(curve: Curve) -> float:

@@ -1,7 +1,7 @@
 """How well two runs on one machine agree, row by row: times, and the ratios that the claims are made of.
 
 Two measures, both told: whether a row's two numbers are within 15 % of each other, which is what is asked for; and
-whether their intervals of 95 % overlap, which says of a row that is not whether it knew how little it knew.
+whether what was found in their visits overlaps, which says of a row that is not whether it knew how little it knew.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Value:
-    """A median, and the interval in which it is known; a result that does not say is taken at its word."""
+    """A number, and the least and the most that the visits of its run say; without these it is taken at its word."""
 
-    median: float
+    number: float
     within: tuple[float, float]
 
     def overlaps(self, other: Value) -> bool:
@@ -33,7 +33,7 @@ def times(result: dict[str, Any]) -> Rows:
         name = name_of(case)
         if "peers" in case:
             rows[f"{name}, fastaug"] = time_of(case["ours"])
-            rows |= {f"{name}, {peer['name']}": time_of(peer) for peer in case["peers"] if "median" in peer}
+            rows |= {f"{name}, {peer['name']}": time_of(peer) for peer in case["peers"] if "best" in peer}
         for point in case["curve"]["points"] if "curve" in case else ():
             rows[f"{name} at {point['x']:g}"] = time_of(point, point["work"])
     return rows
@@ -52,8 +52,8 @@ def peers_of(result: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any
 
 
 def time_of(row: dict[str, Any], work: float = 1.0) -> Value:
-    low, high = row.get("median_within", (row["median"],) * 2)
-    return Value(row["median"] / work, (low / work, high / work))
+    low, high = row.get("best_within", (row["best"],) * 2)
+    return Value(row["best"] / work, (low / work, high / work))
 
 
 def ratio_of(peer: dict[str, Any]) -> Value:
@@ -69,10 +69,10 @@ def remember(before: dict[str, Any], after: dict[str, Any]) -> None:
             continue
         for name, row in [("fastaug", case["ours"]), *((peer["name"], peer) for peer in case["peers"])]:
             key = f"{name_of(case)}, {name}"
-            if key in was and "median" in row:
-                row["before"] = was[key].median
+            if key in was and "best" in row:
+                row["before"] = was[key].number
             if key in ratio_was and "ratio" in row:
-                row["ratio_before"] = ratio_was[key].median
+                row["ratio_before"] = ratio_was[key].number
 
 
 KINDS = (("time per item", times), ("ratio", ratios))
@@ -92,9 +92,9 @@ def agreement(before: dict[str, Any], after: dict[str, Any], within: float = STA
         rows = [
             {
                 "row": name,
-                "before": (one := first[name]).median,
-                "after": (two := second[name]).median,
-                "apart": apart(one.median, two.median),
+                "before": (one := first[name]).number,
+                "after": (two := second[name]).number,
+                "apart": apart(one.number, two.number),
                 "overlap": one.overlaps(two),
             }
             for name in first.keys() & second.keys()
@@ -129,7 +129,7 @@ def tally(kind: dict[str, Any], within: float) -> str:
     return (
         f"{near} of {count} rows ({near / count:.0%}) within {within:.0%}; half of them within "
         f"{kind['median']:.1%}, the worst {kind['rows'][0]['apart']:.1%} apart"
-        + (f"; of the {len(far)} others, {doubted} within the doubt that both runs state (95 %)" if far else "")
+        + (f"; of the {len(far)} others, {doubted} within the doubt that both runs state" if far else "")
     )
 
 
@@ -150,8 +150,8 @@ def section(found: dict[str, Any]) -> list[str]:
     """The same for RESULTS.md."""
     within = found["within"]
     lines = [
-        f"Each row beside that of the run before; {within:.0%} is what they are to agree within. In doubt: the two "
-        "intervals of 95 % in which the numbers are known overlap.",
+        f"Each row beside that of the run before; {within:.0%} is what they are to agree within. In doubt: what "
+        "the visits of the two runs say overlaps.",
         "",
     ]
     lines += [f"- {kind['what']}: {tally(kind, within)}." for kind in found["kinds"]]

@@ -63,7 +63,7 @@ def yardstick(case: Case) -> str:
         return f"{case['copy_share']:.0%} of copy bandwidth{multiple}"
     if "samples" not in case:
         return ""
-    core_seconds = case["ours"]["median"] * case["threads"]
+    core_seconds = case["ours"]["best"] * case["threads"]
     return f"{core_seconds / case['samples'] * 1e9:.2g} ns a sample and core"
 
 
@@ -73,7 +73,7 @@ def roofline(case: Case) -> dict[str, float] | None:
     if "work" not in case or case["threads"] != 1:
         return None
     return {
-        "seconds": case["ours"]["median"],
+        "seconds": case["ours"]["best"],
         "bytes": case["work"]["bytes"] / case["limits"]["bytes_per_second"],
         "flops": case["work"]["flops"] / case["limits"]["flops_per_second"],
     }
@@ -129,11 +129,11 @@ def peer_table(cases: list[Case], versions: dict[str, str]) -> list[str]:
 
 
 def time_cell(measured: dict[str, Any], unit: str) -> str:
-    scale, prefix = next((s, p) for s, p in (*PREFIXES, (0.0, "s")) if measured["median"] >= s)
+    scale, prefix = next((s, p) for s, p in (*PREFIXES, (0.0, "s")) if measured["best"] >= s)
     scale = scale or 1
-    low, median, high = (f"{measured[key] / scale:.3g}" for key in ("low", "median", "high"))
-    told = f"{median} [{low}, {high}] {prefix}/{unit}" + (" (one call)" if measured.get("rounds") == 1 else "")
-    return told + before(measured["median"], measured.get("before"), scale)
+    best, low, median, high = (f"{measured[key] / scale:.3g}" for key in ("best", "low", "median", "high"))
+    told = f"{best} {prefix}/{unit}" + (" (one call)" if measured.get("rounds") == 1 else "")
+    return f"{told}{before(measured['best'], measured.get('before'), scale)}; {median} [{low}, {high}]"
 
 
 def before(now: float, then: float | None, scale: float = 1.0) -> str:
@@ -145,7 +145,7 @@ def before(now: float, then: float | None, scale: float = 1.0) -> str:
 
 
 def ratio(peer: dict[str, Any]) -> str:
-    """The ratio, and half the width of the interval in which it is known, as a share of it."""
+    """The ratio, and half of what the case's visits differ, as a share of it."""
     value = peer["ratio"]
     words = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
     words += f" ± {(peer['ratio_high'] - peer['ratio_low']) / 2 / value:.0%}" if "ratio_low" in peer else ""
@@ -153,9 +153,9 @@ def ratio(peer: dict[str, Any]) -> str:
 
 
 def quotient(case: Case, peer: dict[str, Any]) -> str:
-    """The quotient of the two times, where it is not near the ratio: the machine was slow in other turns of theirs."""
+    """The quotient of the two medians, where it is not near the ratio: the machine was slow in many turns of theirs."""
     found = peer["median"] / case["ours"]["median"]
-    return "" if abs(found / peer["ratio"] - 1) <= 0.1 else f" (times: {found:.3g})"
+    return "" if abs(found / peer["ratio"] - 1) <= 0.1 else f" (medians: {found:.3g})"
 
 
 def escape(text: str) -> str:

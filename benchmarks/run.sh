@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # make bench: build .venv-bench, in which the peers really run, then time fastaug beside them on the CPU.
 #   QUICK=1          few rounds; under three minutes once the environment exists
+#   RUNS=2           every suite twice, the second time right after the first: RESULTS.md says whether the two agree
 #   SUITES="decode"  only these suites (default: every benchmarks/test_*.py but the GPU's)
 #   RESULTS=DIR      write the JSON and the pictures there, and leave RESULTS.md and README.md alone
-#   BESIDE=JSON      the result of the run before: RESULTS.md says whether the two agree
+#   BESIDE=JSON      the same beside the result of an earlier run
 #   BENCH_PYTHON=PATH  the interpreter to build the environment with
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -77,16 +78,31 @@ export CUDA_VISIBLE_DEVICES="" PYTHONPATH="$root" PYTHONUNBUFFERED=1
 # Encoded tracks, which several suites need, for as long as the recipe for them stays the same.
 FASTAUG_BENCH_CACHE=$env/tracks-$(sha256sum benchmarks/materials.py | cut -c1-16)
 export FASTAUG_BENCH_CACHE
+FASTAUG_BENCH_LOAD=$(cut -d' ' -f1 /proc/loadavg 2>/dev/null || true)  # before the first suite adds to it
+export FASTAUG_BENCH_LOAD
 results=${RESULTS:-benchmarks/results}
+runs=${RUNS:-1}
+if ! [[ $runs =~ ^[12]$ ]]; then
+    echo "RUNS must be 1 or 2, got $runs" >&2
+    exit 1
+fi
 quick=()
 [[ -n ${QUICK:-} && ${QUICK:-} != 0 ]] && quick=(--quick)
 failed=()
-parts=()
+parts=()  # of the last run
+before=()  # of the first of two
 time_suites() {  # name, files: in a process of their own
-    say "$1"
-    "$env/bin/python" -m pytest "${@:2}" -q -p no:cacheprovider --benchmark-disable-gc \
-        --benchmark-columns=median,iqr,rounds --benchmark-json="$out/$1.json" || failed+=("$1")
-    [ -s "$out/$1.json" ] && parts+=("$out/$1.json")
+    local run json
+    for ((run = 1; run <= runs; run++)); do
+        say "$1$([ "$runs" = 1 ] || echo ", run $run")"
+        mkdir -p "$out/$run"
+        json=$out/$run/$1.json
+        "$env/bin/python" -m pytest "${@:2}" -q -p no:cacheprovider --benchmark-disable-gc \
+            --benchmark-columns=median,iqr,rounds --benchmark-json="$json" || failed+=("$1")
+        if [ -s "$json" ]; then
+            if [ "$run" = "$runs" ]; then parts+=("$json"); else before+=("$json"); fi
+        fi
+    done
 }
 chosen=()
 last=()  # the training step sets the allocator to its own liking: behind all others
@@ -106,15 +122,22 @@ else
         time_suites "${suite%.py}" "$file"
     done
 fi
+beside=${BESIDE:-}
+if [ ${#before[@]} -gt 0 ]; then
+    beside=$("$env/bin/python" benchmarks/render.py merge "${before[@]}" --results "$out/before" "${quick[@]}")
+fi
 if [ ${#parts[@]} -gt 0 ]; then
     merged=$("$env/bin/python" benchmarks/render.py merge "${parts[@]}" --results "$results" "${quick[@]}")
     "$env/bin/python" benchmarks/plots.py "$merged" || failed+=("the pictures")
     if [ "$results" = benchmarks/results ]; then
         "$env/bin/python" benchmarks/render.py table --results "$results" --out benchmarks/RESULTS.md \
-            ${BESIDE:+--beside "$BESIDE"}
+            ${beside:+--beside "$beside"}
         "$env/bin/python" docs/make_table.py
         say "wrote $merged, benchmarks/RESULTS.md and the table of README.md"
     else
+        if [ -n "$beside" ]; then
+            "$env/bin/python" benchmarks/render.py compare "$beside" "$merged" --note || true  # it tells; no failure
+        fi
         say "wrote $merged"
     fi
 fi

@@ -59,7 +59,7 @@ def ratio(suite: str, name: str, *peers: str) -> Read:
 
 def seconds(suite: str, name: str, scale: float = 1.0) -> Read:
     """Our time per item, times ``scale``."""
-    return lambda cases: {variant(case): scale * case["ours"]["median"] for case in chosen(cases, suite, name)}
+    return lambda cases: {variant(case): scale * case["ours"]["best"] for case in chosen(cases, suite, name)}
 
 
 def fact(suite: str, name: str, key: str) -> Read:

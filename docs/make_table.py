@@ -45,9 +45,9 @@ def table() -> str:
     command = "make bench QUICK=1" if result["quick"] else "make bench"
     where = f"{machine['cpu']}, {machine['cores']} cores, one thread if not said otherwise{load}"
     text = (
-        f"`{command}` of {result['date']} on {where}. Times are medians; times faster: the median over pairs of "
-        "neighbouring turns, ± half of its 95 % interval, so that it need not be the quotient of the times to the last "
-        "digit. [All results](benchmarks/RESULTS.md): peers, spread, agreement."
+        f"`{command}` of {result['date']} on {where}. Times are those of the two fastest turns; times faster: of "
+        "turns that follow one another, ± half of what two visits, minutes apart, differ, so that it need not be the "
+        "quotient of the times to the last digit. [All results](benchmarks/RESULTS.md): peers, spread, agreement."
     )
     return "\n".join([*lines, "", *textwrap.wrap(text, 120, break_on_hyphens=False), ""])
 
@@ -60,8 +60,8 @@ def newest() -> dict[str, Any]:
 
 def row(case: dict[str, Any], words: str) -> str:
     peers = [peer for peer in case["peers"] if not peer["error"] and not peer["disagrees"]]
-    best = min(peers, key=lambda peer: peer["median"])
-    times = f"{_time(case['ours']['median'])} | {_time(best['median'])}, {best['name']}"
+    best = min(peers, key=lambda peer: peer["best"])
+    times = f"{_time(case['ours']['best'])} | {_time(best['best'])}, {best['name']}"
     return f"| {words} | {times} | {best['ratio']:.2g}{_doubt(best)} |"
 
 

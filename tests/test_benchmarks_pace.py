@@ -212,7 +212,6 @@ def test_a_target_missed_in_both_visits_fails_the_run_and_is_recorded(
     pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed")
     (tmp_path / "test_toy.py").write_text("""
 import turns
-turns.SPAN = 0.0
 from harness import PACE, compare
 PACE.loop = lambda place: 1.0  # always calm
 def test_fine(benchmark):

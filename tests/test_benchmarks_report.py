@@ -17,12 +17,15 @@ targets, growth, repeat, rows, feed, render = map(load, ("targets", "growth", "r
 ROOT = FOLDER.parent
 
 
-def case(suite: str, name: str, median: float, threads: int = 1, **peers: float) -> dict[str, Any]:
+def case(suite: str, name: str, seconds: float, threads: int = 1, **peers: float) -> dict[str, Any]:
     """A comparison; peers: name → ratio, underscores for spaces."""
     said = {"low": 0, "high": 0, "error": None, "version": "1", "note": "", "agreement": None, "differs": "draws"}
     names = {peer: peer if " " in peer else peer.replace("_", " ") for peer in peers}
-    listed = [{**said, "name": names[p], "ratio": ratio, "median": ratio * median} for p, ratio in peers.items()]
-    ours = {"median": median, "low": median, "high": median}
+    listed = [
+        {**said, "name": names[p], "ratio": ratio, "best": ratio * seconds, "median": ratio * seconds}
+        for p, ratio in peers.items()
+    ]
+    ours = {"best": seconds, "median": seconds, "low": seconds, "high": seconds}
     return {"suite": suite, "case": name, "threads": threads, "unit": "clip", "ours": ours, "peers": listed}
 
 
@@ -103,7 +106,7 @@ def test_targets_name_cases_and_peers_that_exist() -> None:
 
 def curve(axis: str, points: list[tuple[float, float]], unit: str = "clip") -> dict[str, Any]:
     """points: size, seconds per unit."""
-    kept = [{"x": x, "work": 64, "low": 0, "median": 64 * cost, "high": 0} for x, cost in points]
+    kept = [{"x": x, "work": 64, "best": 64 * cost} for x, cost in points]
     return {"series": "s", "axis": axis, "unit": unit, "points": kept}
 
 
@@ -125,10 +128,10 @@ def test_growth_in_words() -> None:
 def test_two_runs_agree_or_do_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def result(median: float, ratio: float) -> dict[str, Any]:
+    def result(best: float, ratio: float) -> dict[str, Any]:
         return {
             "cases": [
-                case("effects", "gain", median, p=ratio),
+                case("effects", "gain", best, p=ratio),
                 {"suite": "scaling", "case": "c", "curve": curve("shards", [(1, 1.0)])},
             ]
         }
@@ -153,9 +156,9 @@ def test_two_runs_agree_or_do_not(
 
 
 def test_a_row_says_whether_two_runs_disagree_within_their_own_doubt() -> None:
-    def result(median: float, within: tuple[float, float], *ratio: float) -> dict[str, Any]:
-        found = case("effects", "gain", median, p=ratio[0])
-        found["ours"]["median_within"] = list(within)
+    def result(best: float, within: tuple[float, float], *ratio: float) -> dict[str, Any]:
+        found = case("effects", "gain", best, p=ratio[0])
+        found["ours"]["best_within"] = list(within)
         found["peers"][0] |= {"ratio_low": ratio[1], "ratio_high": ratio[2]}
         return {"cases": [found]}
 
@@ -174,7 +177,7 @@ def test_a_row_says_whether_two_runs_disagree_within_their_own_doubt() -> None:
     scaled = {
         "suite": "scaling",
         "case": "c",
-        "curve": {"points": [{"x": 2, "work": 4, "median": 8.0, "median_within": [4, 12]}]},
+        "curve": {"points": [{"x": 2, "work": 4, "best": 8.0, "best_within": [4, 12]}]},
     }
     assert repeat.times({"cases": [scaled]})["scaling: c at 2"] == repeat.Value(2.0, (1.0, 3.0))
 
@@ -206,7 +209,7 @@ def test_the_report_says_whether_it_agrees_with_the_run_before(
     monkeypatch.setattr("sys.argv", command)
     render.main()
     assert "- ratio: 1 of 1 rows (100%) within 15%" in out.read_text() and "Not compared" not in out.read_text()
-    assert "1.1 [1.1, 1.1] s/clip (before: 1) | 1 |" in out.read_text() and "| 3 (before: 3) |" in out.read_text()
+    assert "1.1 s/clip (before: 1); 1.1 [1.1, 1.1] | 1 |" in out.read_text() and "| 3 (before: 3) |" in out.read_text()
     assert "agreement" in json.loads(full.read_text()) and "agreement" not in json.loads(quick.read_text())
     assert "time per item: 2 of 2 rows" in capsys.readouterr().out
 
@@ -281,10 +284,10 @@ def test_a_ratio_that_its_times_do_not_give_says_what_they_give() -> None:
     found = case("effects", "gain", 1.0, p=5.0)
     (peer,) = found["peers"]
     assert rows.quotient(found, {**peer, "median": 5.4}) == ""
-    assert rows.quotient(found, {**peer, "median": 9.4}) == " (times: 9.4)"
-    assert rows.quotient(found, {**peer, "median": 4.0}) == " (times: 4)"
+    assert rows.quotient(found, {**peer, "median": 9.4}) == " (medians: 9.4)"
+    assert rows.quotient(found, {**peer, "median": 4.0}) == " (medians: 4)"
     peer["median"] = 9.4
-    assert "| 5 (times: 9.4) |" in rows.case_rows(found)[1]
+    assert "| 5 (medians: 9.4) |" in rows.case_rows(found)[1]
 
 
 def test_the_time_lost_to_slow_spells_is_told(tmp_path: Path) -> None:
@@ -306,7 +309,7 @@ def test_what_the_run_before_said_stands_in_the_row() -> None:
     before = {"cases": [case("effects", "gain", 1.1e-3, p=123.4)]}
     repeat.remember(before, found)
     ours, peer = rows.case_rows(found["cases"][0])
-    assert " ms/clip (before: 1.1) |" in ours and "| 5 (before: **123**)" in peer and "before: **136**" in peer
+    assert "| 1 ms/clip (before: 1.1); 1 [" in ours and "| 5 (before: **123**)" in peer and "before: **136**" in peer
     alone = {"cases": [case("effects", "new", 1e-3, p=5.0)]}
     repeat.remember(before, alone)
     assert not any("before" in row for row in rows.case_rows(alone["cases"][0]))

@@ -102,7 +102,7 @@ def test_a_target_in_seconds_is_per_item_and_recorded_before_it_is_asserted() ->
         ours(0.0124)
     assert seen[-1]["ours"] == {**seen[0]["ours"], "maximum": 0.0124, "met": False}
     case = {"suite": "chain", "case": "x", **seen[-1]}
-    assert "12.5 [12.5, 12.5] ms/clip (target 12.4 ms: not met)" in render.case_rows(case)[0]
+    assert "12.5 ms/clip; 12.5 [12.5, 12.5] (target 12.4 ms: not met)" in render.case_rows(case)[0]
 
 
 def test_disagreement_is_reported_and_not_timed() -> None:
@@ -187,6 +187,7 @@ def test_rendered_table(tmp_path: Path) -> None:
             "error": None,
             "agreement": None,
             "differs": "draws",
+            "best": 0.015,
             "median": 0.02,
             "low": 0.01,
             "high": 0.03,
@@ -202,7 +203,7 @@ def test_rendered_table(tmp_path: Path) -> None:
         "threads": 1,
         "unit": "clip",
         "peers": peers,
-        "ours": {"median": 0.002, "low": 0.001, "high": 0.003},
+        "ours": {"best": 0.0015, "median": 0.002, "low": 0.001, "high": 0.003},
     }
     part = tmp_path / "part.json"
     machine = {
@@ -219,8 +220,8 @@ def test_rendered_table(tmp_path: Path) -> None:
     text = render.render(tmp_path / "results")
     assert "Load average before the run: 0.75 (**busy**" in text
     assert "2026-01-01" in text and "2026-01-02" not in text
-    assert "| effects: gain[1thread] | 1 | **fastaug** | 2 [1, 3] ms/clip | 1 |" in text
-    assert "| peer (one \\| clip) | 20 [10, 30] ms/clip | 9.96 ± 5% | differs: draws |" in text
+    assert "| effects: gain[1thread] | 1 | **fastaug** | 1.5 ms/clip; 2 [1, 3] | 1 |" in text
+    assert "| peer (one \\| clip) | 15 ms/clip; 20 [10, 30] | 9.96 ± 5% | differs: draws |" in text
     assert "| gone | not timed | – | ImportError: x |" in text
 
 

@@ -76,10 +76,10 @@ class Pointwise(NamedTuple):
         return Pointwise(starts, length, before, noise, level)
 
 
-def amplitude(gain_db: float | Tensor, x: Tensor) -> Tensor:
-    """Decibels as factors, float32 (B,): 10 ** (gain_db / 20)."""
-    if not isinstance(gain_db, Tensor):  # small tensors before a large one may cost it the memory that was just freed
-        return row_values(10.0 ** (gain_db / 20), x, "gain_db")
+def amplitude(gain_db: float | Tensor, x: Tensor) -> float | Tensor:
+    """Decibels as factors, 10 ** (gain_db / 20): a number for a number, else float32 (B,)."""
+    if not isinstance(gain_db, Tensor):
+        return float(10.0 ** (gain_db / 20))
     # in float64 and rounded once: a float32 pow differs between a vector's lanes and its tail, so between batch sizes
     return torch.pow(10.0, row_values(gain_db, x, "gain_db", torch.float64) / 20).float()
 
@@ -142,21 +142,22 @@ def run(x: Tensor, steps: Pointwise, inplace: bool = False) -> Tensor:
     """
     x = check_samples(x)
     if direct(x):
-        return run_cpu(x, steps, inplace)
+        return run_cpu(x, steps, x if inplace else None)
     before, noise, after = steps.before, steps.noise, steps.after
     hiss = (None, None, SIGMA, None, False, None) if noise is None else noise
     length = x.shape[-1] if steps.length is None else steps.length
     return torch.ops.fastaug.pointwise(x, steps.starts, length, *before, *hiss, *after)
 
 
-def run_cpu(x: Tensor, steps: Pointwise, inplace: bool = False) -> Tensor:
+def run_cpu(x: Tensor, steps: Pointwise, y: Tensor | None = None) -> Tensor:
+    """The pass on the CPU, into ``y`` if given (x itself, or as x; no window is cut out then)."""
     x = x.contiguous()
     starts, length, before, noise, after = steps
     rows, channels, given = x.shape
     if starts is None:
-        y, length = x if inplace else torch.empty_like(x), given
-    else:
-        assert length is not None
+        length = given
+    assert length is not None
+    if y is None:
         y = x.new_empty(rows, channels, length)
     call(
         "fa_pointwise",

@@ -54,10 +54,11 @@ def add_noise(
     """
     x = check_samples(x)
     levels = {"sigma": sigma, "snr_db": snr_db, "std_ratio": std_ratio}
+    if direct(x, active, *(level for level in levels.values() if isinstance(level, Tensor))):
+        y = x if inplace else torch.empty_like(x)  # before the levels, as in `pointwise.scale`
+        return run_cpu(x, hissing(x, noise_key, **levels, clip=clip, lengths=lengths, active=active), y)
     steps = hissing(x, noise_key, **levels, clip=clip, lengths=lengths, active=active)
     assert steps.noise is not None
-    if direct(x, steps.noise.level, steps.noise.active):
-        return run_cpu(x, steps, inplace)
     return torch.ops.fastaug.add_noise(x, *steps.noise)
 
 

@@ -35,10 +35,11 @@ def scale(
         TypeError, ValueError: `x`, `factor` or `active` are not as above.
     """
     x = check_samples(x)
-    steps = scaling(x, factor, clip, active)
-    level = steps.before
-    if direct(x, level.factor, level.active):
-        return run_cpu(x, steps, inplace)
+    if direct(x, factor if isinstance(factor, Tensor) else None, active):
+        # before the factors: a small tensor would be put into the room that a result as large has just left
+        y = x if inplace else torch.empty_like(x)
+        return run_cpu(x, scaling(x, factor, clip, active), y)
+    level = scaling(x, factor, clip, active).before
     return torch.ops.fastaug.scale(x, level.factor, clip, level.active)
 
 
