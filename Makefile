@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 QUICK ?=
+RUNS ?= 1
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.fastaug-setup
 NATIVE := fastaug/_native.abi3.so
@@ -38,8 +39,8 @@ lint: setup  ## ruff, mypy and clang-format, changing nothing
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CSRC)
 
-bench:  ## our speed beside others', in an environment of its own, .venv-bench (QUICK=1: a few minutes)
-	PYTHON="$(PYTHON)" QUICK="$(QUICK)" bash benchmarks/run.sh
+bench:  ## our speed beside others', in an environment of its own, .venv-bench (QUICK=1: a few minutes; RUNS=2: do two runs agree?)
+	PYTHON="$(PYTHON)" QUICK="$(QUICK)" RUNS="$(RUNS)" bash benchmarks/run.sh
 
 clean:  ## remove everything that was built, the environment included
 	rm -rf $(VENV) build dist *.egg-info $(NATIVE) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from harness import QUICK, Run, wall_clock
+from turns import same_draws
 
-_job: tuple[Callable[..., Any], list[tuple[Any, ...]]]
+_job: tuple[Callable[..., Any], list[tuple[Any, ...]], int]
 
 
 def clip_by_clip(function: Callable[..., Any], *columns: Sequence[Any], threads: int, processes: bool = True) -> Run:
@@ -47,16 +48,18 @@ def _in_threads(function: Callable[..., Any], rows: list[tuple[Any, ...]], threa
 
 def _in_processes(function: Callable[..., Any], rows: list[tuple[Any, ...]], threads: int) -> Run:
     # With "fork" the rows reach the workers for free; only indices and results travel.
-    pool = multiprocessing.get_context("fork").Pool(threads, _remember, (function, rows))
     size = -(-len(rows) // threads)
+    pool = multiprocessing.get_context("fork").Pool(threads, _remember, (function, rows, size))
     return lambda: pool.map(_do, range(len(rows)), size)
 
 
-def _remember(function: Callable[..., Any], rows: list[tuple[Any, ...]]) -> None:
+def _remember(function: Callable[..., Any], rows: list[tuple[Any, ...]], size: int) -> None:
     global _job
-    _job = (function, rows)
+    _job = (function, rows, size)
 
 
 def _do(index: int) -> Any:
-    function, rows = _job
+    function, rows, size = _job
+    if index % size == 0:  # a worker's part begins: with the same draws in every call
+        same_draws(index)
     return function(*rows[index])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import random
 import shutil
 import subprocess
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import harness
 import memory_pages
 import pytest
+import turns
 
 PACKAGES = (
     "torch",
@@ -67,21 +67,16 @@ def in_time() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def second_visit() -> Iterator[None]:
-    """After the last test, while all that was built is alive. Fails for targets that both visits together miss."""
+    """After the last test, while all that was built is alive. Fails for targets that all visits together miss."""
     yield
     if missed := harness.visit_again():
-        pytest.fail("\n".join(["both visits together miss", *missed]), pytrace=False)
+        pytest.fail("\n".join(["all visits together miss", *missed]), pytrace=False)
 
 
 @pytest.fixture(autouse=True)
 def same_draws() -> None:
     """What is drawn from a generator of the process is the same in every run."""
-    import numpy as np
-    import torch
-
-    random.seed(0)
-    np.random.seed(0)
-    torch.manual_seed(0)
+    turns.same_draws()
 
 
 @pytest.fixture(params=[1, 2], ids=["1thread", "2threads"])

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from agreement import agrees, agrees_below
 from cores import go, places
@@ -144,7 +144,7 @@ def compare(
     problems = [f"{row['name']}: {row['error']}" for row in record["peers"] if row["disagrees"]]
     slow = missed(record)
     if timer is None and not QUICK:  # judged after that
-        visit_later(again, benchmark)
+        visit_later(again, benchmark, lambda: all(one.calm for one in (us, *contenders.values())))
         slow = []
     if QUICK:  # too few turns to fail for
         print(f"\n  {'; '.join(slow)}" if slow else "", end="")
@@ -154,27 +154,39 @@ def compare(
 
 
 PACE = Pace()
-_visits: list[tuple[Run, Any]] = []  # of cases that have been visited once, with their fixtures
+MOST_VISITS = 4  # of a case
+_visits: list[Visit] = []  # to come
 
 
-def visit_later(again: Run, benchmark: Any) -> None:
-    """Have `visit_again` call ``again``, which adds to what ``benchmark`` keeps. Not in a quick run."""
+class Visit(NamedTuple):
+    """``again`` adds the turns of one more to what ``benchmark`` keeps; whether the machine was ``calm`` in enough."""
+
+    again: Run
+    benchmark: Any
+    calm: Callable[[], bool]
+
+
+def visit_later(again: Run, benchmark: Any, calm: Callable[[], bool]) -> None:
+    """Have `visit_again` come back to a case. Not in a quick run."""
     if not QUICK:
-        _visits.append((again, benchmark))
+        _visits.append(Visit(again, benchmark, calm))
 
 
 def visit_again() -> list[str]:
     """Go to every case for a second time, when all have been timed: a machine may be slow for a minute, and not be so
-    some minutes later. What is reported is of both visits; returns which targets it misses."""
-    found = []
-    while _visits:
-        again, benchmark = _visits.pop(0)
-        try:
-            again()
-        except Exception as error:  # the first visit stands
-            print(f"\n  not visited again: {type(error).__name__}: {shorten(error)}", end="")
-        found += [f"{benchmark.name}: {words}" for words in missed(benchmark.extra_info)]
-    return found
+    some minutes later. Then to those that were not calm in enough turns, up to `MOST_VISITS` times in all. What is
+    reported is of all visits; returns which targets it misses."""
+    cases = list(_visits)
+    for number in range(2, MOST_VISITS + 1):
+        for case in list(_visits):
+            try:
+                if number == 2 or not case.calm():
+                    case.again()
+            except Exception as error:  # the visits before stand
+                print(f"\n  not visited again: {type(error).__name__}: {shorten(error)}", end="")
+                _visits.remove(case)
+    _visits.clear()
+    return [f"{case.benchmark.name}: {words}" for case in cases for words in missed(case.benchmark.extra_info)]
 
 
 def missed(record: dict[str, Any]) -> list[str]:
@@ -194,7 +206,7 @@ def visit(benchmark: Any, us: Contender, contenders: dict[str, Contender], clock
     """Turns of everybody, again if others used the machine meanwhile; how many cores those did."""
     everybody = (us, *contenders.values())
     for contender in everybody:
-        contender.begun = len(contender.seconds)
+        contender.begin()
 
     def timing(number: int) -> None:
         for contender in everybody:

@@ -1,8 +1,9 @@
 """Whether the machine runs at its own pace, and what a case does while it does not.
 
 A virtual machine shares its cores with others that no counter of its own shows: a fixed loop took 0.48 ms, and then,
-for a tenth of a second or for some, 0.85 ms, on each core at times of its own. A turn in such a spell says nothing
-about whoever took it, so a short loop is timed on the case's cores on both sides of a turn. Where it was slow, the case
+for a tenth of a second or for some, 0.85 ms, on each core at times of its own; and at times each core is as fast as it
+can be while the other rests, and both together are not. A turn in such a spell says nothing about whoever took it, so a
+short loop is timed on the case's cores, on all at once, on both sides of a turn. Where it was slow, the case
 moves to other cores, if it leaves any free, and waits, or the turn is taken again. All contenders are treated alike.
 The time that this may cost is a share of what the turns take: in a slow hour a run lasts half as long again. When it is
 used up, a slow turn is kept, and known as one: it counts only where there are too few others (`turns.py`).
@@ -16,10 +17,10 @@ from collections.abc import Callable, Sequence
 from cores import Place, go, slowest
 from turns import PAUSE, QUICK
 
-SLOWER = 1.2  # times the fastest loop so far, up to which a turn is believed: a calm core's is up to 1.09, others' 1.5
-NAP = 0.02  # seconds between looks while waiting
-LOOKS = 10 if QUICK else 40  # at first, a nap apart: some of them find the machine calm
-AT_FIRST, SHARE = (1.0, 0.1) if QUICK else (5.0, 0.5)  # that may be lost: seconds, and of what the turns took
+SLOWER = 1.15  # times the fastest loop so far, up to which a turn is believed: a calm core's is up to 1.09
+NAP = 0.005  # seconds between looks while waiting
+LOOKS = 20 if QUICK else 100  # at first, a nap apart: some of them find the machine calm
+AT_FIRST, SHARE = (1.0, 0.1) if QUICK else (10.0, 1.0)  # that may be lost: seconds, and of what the turns took
 LONG = 0.0 if QUICK else 0.3  # seconds: in a longer turn spells come and go, and it is not taken again
 
 
@@ -40,7 +41,7 @@ class Pace:
         self.loop, self.go, self.clock, self.nap = loop, go, clock, nap
         self.at_first, self.share = at_first, share
         self.places: Sequence[Place] = [()]  # where the case may run; the first is where it does
-        self.fastest: float | None = None  # seconds of the loop
+        self.fastest: dict[int, float] = {}  # seconds of the loop, by how many cores it is timed on
         self.lost = self.kept = self.slow = 0.0  # seconds; what was kept though slow, as no time was left
         self.begun, self.held = 0.0, True  # of the turn at hand
 
@@ -56,16 +57,14 @@ class Pace:
 
     def holds(self) -> bool:
         """Whether the loop is as fast as it has been."""
-        looks = 1
-        if self.fastest is None:
-            self.fastest, looks = float("inf"), LOOKS
-        for look in range(looks):
+        cores = len(self.places[0])
+        for look in range(1 if cores in self.fastest else LOOKS):
             if look:
                 self.move()
                 self.nap(NAP)
             found = self.loop(self.places[0])
-            self.fastest = min(found, self.fastest)
-        return found <= SLOWER * self.fastest
+            self.fastest[cores] = min(found, self.fastest.get(cores, found))
+        return found <= SLOWER * self.fastest[cores]
 
     @property
     def spent(self) -> bool:

@@ -27,7 +27,7 @@ INTRO = """# Results
 
 Made by `make bench` (`benchmarks/render.py`); do not edit. Ratio: the peer's time over fastaug's, per item, with the
 same data, threads and process, taking turns; above 1 fastaug is faster. It is that of the two fastest turns of the
-peer and of as many of ours, ± half of what the two visits of each case, minutes apart, differ; where the quotient of
+peer and of as many of ours, ± half of what the visits of each case, minutes apart, differ; where the quotient of
 the medians is more than 10 % away, that follows in brackets. Time: that of the fastest turns, which is what the machine
 can do when others leave it alone; then, of all turns that count, median [lower quartile, upper quartile].
 Agreement: signal-to-error ratio of the peer's output against ours in the same run; where they cannot agree, why not.

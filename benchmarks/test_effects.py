@@ -327,8 +327,8 @@ def test_pitch(benchmark: Any, threads: int, x: torch.Tensor, rows: list[np.ndar
             Peer(
                 f"{TA} PitchShift",
                 TA,
-                ta("PitchShift", x[:2], min_transpose_semitones=-7.0, max_transpose_semitones=7.0),
-                items=2,
+                ta("PitchShift", x[:8], min_transpose_semitones=-7.0, max_transpose_semitones=7.0),
+                items=8,
                 differs="other algorithm: phase vocoder; 26 possible ratios",
             ),
             Peer(

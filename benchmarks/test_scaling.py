@@ -61,7 +61,7 @@ def record(benchmark: Any, series: str, axis: str, unit: str, points: list[Point
     def visit() -> None:
         settle()
         for one in timed:
-            one.begun = len(one.seconds)
+            one.begin()
         rounds, number = FEWEST, 0
         while number < rounds:
             took = round_of_turns(number)
@@ -74,7 +74,7 @@ def record(benchmark: Any, series: str, axis: str, unit: str, points: list[Point
 
     visit()
     benchmark.pedantic(lambda: None, rounds=1)
-    visit_later(visit, benchmark)
+    visit_later(visit, benchmark, lambda: all(one.calm for one in timed))
 
 
 def job(series: str, clips: int, seconds: float, together: int | None = None) -> Run:

@@ -11,29 +11,35 @@ What others do to a shared machine only ever costs time, and how much of a run i
 median drifts with it, the fastest turns do not. So a contender is known by the mean of its two fastest turns, and a
 peer's ratio is that of its own over that of ours right after each of them: as many, of the same minutes, with the same
 luck. The doubt that is told is how far the two visits of a case, minutes apart, differ.
+A case that was not calm in enough turns is visited again.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
 if TYPE_CHECKING:
     from pace import Pace
 
 QUICK = os.environ.get("QUICK", "0") not in ("", "0")
-TURN = 0.002 if QUICK else 0.010  # seconds: the least that a turn lasts
+TURN = 0.002 if QUICK else 0.005  # seconds: the least that a turn lasts
 # Of one visit to a case; there are two, minutes apart, but for a quick run.
 BUDGET = 0.08 if QUICK else 0.6  # seconds of turns, after which a contender need take no more
 WARM = 0.02 if QUICK else 0.3  # seconds: a longer call pays for what the one before left behind, and hardly notices
 SHORT = 0.1  # seconds: a call of ours up to which we take a turn after each peer's
 PAUSE = 0.006  # seconds in which threads fall asleep: libgomp's spin for 4 ms after a parallel region
-ROUNDS = (3, 9) if QUICK else (5, 20)  # fewest and most
+ROUNDS = (3, 9) if QUICK else (5, 30)  # fewest and most
 FEW = (2, 2) if QUICK else (3, 2)  # at least, of one whose `ROUNDS` would exceed the budget; whose calls take seconds
 FASTEST = 2  # turns whose mean a contender is known by
 
@@ -56,7 +62,7 @@ class Contender:
         costs: seconds of the baseline in each turn, a call.
         rounds: which of our turns came next after each of its turns.
         held: whether the machine held its pace in each of its turns.
-        begun: turns that it took in the visits before.
+        starts: how many turns it had taken when each visit after the first began.
     """
 
     run: Run
@@ -71,7 +77,22 @@ class Contender:
     costs: list[float] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
     held: list[bool] = field(default_factory=list)
-    begun: int = 0
+    starts: list[int] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """A visit."""
+        if self.seconds:
+            self.starts.append(len(self.seconds))
+
+    @property
+    def begun(self) -> int:
+        """Turns of the visits before."""
+        return self.starts[-1] if self.starts else 0
+
+    @property
+    def calm(self) -> bool:
+        """Whether enough of its turns were; long ones do not say."""
+        return sum(self.held) >= min(ROUNDS[0], len(self.held))
 
     def forget(self) -> None:
         """The turns of this visit."""
@@ -90,9 +111,11 @@ class Contender:
 
     def take_turn(self, timer: Timer, number: int) -> None:
         """Be timed, ready."""
+        same_draws()
         spent = timer(self.repeated)
         while self.pace is not None and self.pace.again():
             self.get_ready()
+            same_draws()
             spent = timer(self.repeated)
         cost = 0.0 if self.baseline is None else timer(self.baseline)
         self.seconds.append(max(spent - cost, 1e-9) / self.calls)
@@ -173,15 +196,23 @@ def trusted(values: list[float], held: Sequence[bool]) -> list[float]:
     return found if len(found) >= ROUNDS[0] else values
 
 
+def same_draws(number: int = 0) -> None:
+    """Have generators of the process begin anew: where work depends on draws, the fastest turn must not be the one that
+    drew the least of it."""
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
 def fastest(values: Iterable[float]) -> float:
     return statistics.fmean(sorted(values)[:FASTEST])
 
 
 def visits(contender: Contender) -> list[range]:
-    """The turns of either visit; of a single one, those of either half."""
+    """The turns of each visit; of a single one, those of either half."""
     count = len(contender.seconds)
-    middle = contender.begun or count // 2
-    return [found for found in (range(middle), range(middle, count)) if found]
+    edges = [0, *(contender.starts or [count // 2]), count]
+    return [range(a, b) for a, b in itertools.pairwise(edges) if a < b]
 
 
 def spread(contender: Contender) -> dict[str, Any]:

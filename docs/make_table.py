@@ -46,7 +46,7 @@ def table() -> str:
     where = f"{machine['cpu']}, {machine['cores']} cores, one thread if not said otherwise{load}"
     text = (
         f"`{command}` of {result['date']} on {where}. Times are those of the two fastest turns; times faster: of "
-        "turns that follow one another, ± half of what two visits, minutes apart, differ, so that it need not be the "
+        "turns that follow one another, ± half of what visits, minutes apart, differ, so that it need not be the "
         "quotient of the times to the last digit. [All results](benchmarks/RESULTS.md): peers, spread, agreement."
     )
     return "\n".join([*lines, "", *textwrap.wrap(text, 120, break_on_hyphens=False), ""])

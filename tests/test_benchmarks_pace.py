@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -37,7 +38,7 @@ class Machine:
         """That of a case of so many threads, which knows how fast the machine can be."""
         told = paces.Pace(self.loop, self.moves.append, lambda: self.now, self.nap, left, share)
         told.stay(cores.places(range(len(self.speeds)), threads))
-        told.fastest = 1e-4
+        told.fastest = {threads: 1e-4}
         return told
 
 
@@ -71,9 +72,9 @@ def test_the_pace_is_learnt_from_many_looks_a_nap_apart() -> None:
     """A process that begins in a slow spell does not take that for the machine's own pace."""
     machine = Machine([*[1.8] * 5, *[1.0] * (paces.LOOKS - 6), 1.8, 1.0])
     told = machine.pace()
-    told.fastest = None
+    told.fastest = {}
     told.wait()
-    assert told.fastest == pytest.approx(1e-4) and machine.naps == paces.LOOKS
+    assert told.fastest == {1: pytest.approx(1e-4)} and machine.naps == paces.LOOKS
 
 
 def test_a_turn_in_a_slow_spell_is_taken_again() -> None:
@@ -105,7 +106,7 @@ def test_a_machine_that_stays_slow_is_not_waited_for_beyond_the_time_there_is() 
     told = (machine := Machine([1.8] * 1000)).pace(left=0.1)
     told.wait()
     told.wait()
-    assert machine.naps == 5 and not told.again() and not told.held
+    assert machine.naps == math.ceil(0.1 / (paces.NAP + 1.8e-4)) and not told.again() and not told.held
     told = (machine := Machine([1.0, *[1.8] * 1000])).pace(left=0.1)
     told.wait()
     found = []
@@ -134,6 +135,15 @@ def test_a_turn_of_a_contender_remembers_whether_both_its_ends_were_calm() -> No
         one.get_ready()
         one.take_turn(lambda run: 0.1, number)
     assert one.held == [True, False, False]
+
+
+def test_cores_alone_and_together_have_paces_of_their_own() -> None:
+    machine = Machine([3.0, 3.0], [3.0])
+    told = machine.pace(threads=1)
+    told.fastest = {1: 1e-4, 2: 3e-4}
+    assert not told.holds()
+    told.stay([(0, 1)])
+    assert told.holds() and told.fastest == {1: 1e-4, 2: 3e-4}
 
 
 def test_what_the_turns_took_buys_more_time() -> None:
@@ -183,20 +193,27 @@ def test_what_a_contender_has_started_moves_along() -> None:
             thread.join()
 
 
-def test_the_loop_is_timed_on_each_core_of_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not hasattr(os, "sched_getaffinity"):
-        pytest.skip("cores are pinned on Linux only")
-    before, seen = os.sched_getaffinity(0), []
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores are pinned on Linux only")
+def test_the_loop_is_timed_on_all_cores_of_the_case_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.sched_getaffinity(0)
+    place = tuple(sorted(before))[:2]
+    if len(place) < 2:
+        pytest.skip("one core")
+    together, seen = threading.Barrier(2, timeout=30), []
 
-    def loop() -> float:
-        seen.append(os.sched_getaffinity(0))
-        return float(len(seen))
+    class Hash:
+        def __init__(self, data: bytes) -> None:
+            seen.append(os.sched_getaffinity(0))
+            together.wait()  # one after the other they would wait for ever
 
-    monkeypatch.setattr(cores, "loop", loop)
-    place = tuple(sorted(before))
-    assert cores.slowest(place) == len(place) and os.sched_getaffinity(0) == before
-    assert seen == ([{core} for core in place] if len(place) > 1 else [before])
-    assert cores.slowest(place[:1]) == len(seen)
+        def digest(self) -> None: ...
+
+    assert 0 < cores.slowest(place) < 0.1 and os.sched_getaffinity(0) == before
+    monkeypatch.setattr(cores.hashlib, "blake2b", Hash)
+    assert cores.slowest(place) > 0
+    assert sorted(seen, key=sorted) == [{place[0]}] * 2 + [{place[1]}] * 2
+    monkeypatch.setattr(cores, "loop", lambda: 7.0)
+    assert cores.slowest(place[:1]) == 7.0 and len(seen) == 4
 
 
 def test_a_loop_that_was_interrupted_is_no_slow_spell(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,6 +244,6 @@ def test_slow(benchmark):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-json=out.json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "2 passed, 1 error" in done.stdout, done.stdout + done.stderr
-    assert "both visits together miss\ntest_slow: fastaug: " in done.stdout and "test_fine: " not in done.stdout
+    assert "all visits together miss\ntest_slow: fastaug: " in done.stdout and "test_fine: " not in done.stdout
     cases = {case["case"]: case for case in json.loads((tmp_path / "out.json").read_text())["cases"]}
     assert cases["slow"]["ours"]["met"] is False and cases["fine"]["ours"]["rounds"] >= 2 * turns.ROUNDS[0]

@@ -45,10 +45,10 @@ def test_a_ratio_is_formed_of_as_many_turns_of_either() -> None:
 def test_the_doubt_is_what_the_visits_differ() -> None:
     ours, peer = contender(1.0, 1.0, 2.0, 2.0), contender(4.0, 4.0, 10.0, 10.0)
     for one in (ours, peer):
-        one.begun = 2
+        one.starts = [2]
     assert turns.ratio(ours, peer) == pytest.approx({"ratio": 4.0, "ratio_low": 4.0, "ratio_high": 5.0})
     assert turns.spread(peer)["best_within"] == (4.0, 10.0)
-    ours.begun = peer.begun = 3
+    ours.starts = peer.starts = [1, 3]  # and two more
     assert turns.ratio(ours, peer)["ratio_high"] == 5.0 and turns.ratio(ours, peer)["ratio_low"] == 4.0
     assert turns.ratio(contender(2.0), contender(6.0)) == {"ratio": 3.0, "ratio_low": 3.0, "ratio_high": 3.0}
 
@@ -183,7 +183,7 @@ def test_a_second_visit_adds_its_turns_and_is_reported(monkeypatch: pytest.Monke
     turns.take_turns(Benchmark(), ours, [them], clock)
     before = len(them.seconds)
     for contender in (ours, them):
-        contender.begun = len(contender.seconds)
+        contender.begin()
     ours.run, them.run = costing("o", 10.0), costing("p", 30.0)
     clock.turns.clear()
     turns.take_turns(None, ours, [them], clock)
@@ -219,6 +219,25 @@ def test_every_case_is_visited_again_and_a_failure_leaves_the_first_visit(
     harness.visit_again()
     assert bench.extra_info == first and "not visited again: OSError: gone" in capsys.readouterr().out
     assert not harness._visits
+
+
+def test_a_case_that_was_not_calm_is_visited_until_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "QUICK", False)
+    visited: list[str] = []
+    for name, calm in (("calm", [True] * 9), ("slow once", [False, True, True]), ("slow", [False] * 9)):
+        answers = iter(calm)
+        harness.visit_later(lambda name=name: visited.append(name), Benchmark(), lambda answers=answers: next(answers))
+    harness.visit_again()
+    assert visited == ["calm", "slow once", "slow", "slow once", "slow", "slow"], (
+        "four times at the most, with the first"
+    )
+    enough = turns.ROUNDS[0]
+    assert contender(1.0, 2.0).calm, "who takes few turns is asked for no more"
+    one = contender(*[1.0] * 2 * enough)
+    one.held = [True] * (enough - 1) + [False] * (enough + 1)
+    assert not one.calm
+    one.held[-1] = True
+    assert one.calm
 
 
 def test_a_floor_is_judged_by_both_visits(monkeypatch: pytest.MonkeyPatch) -> None:
