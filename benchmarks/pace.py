@@ -1,11 +1,11 @@
 """Whether the machine runs at its own pace, and what a case does while it does not.
 
 A virtual machine shares its cores with others that no counter of its own shows: a fixed loop took 0.48 ms, and then,
-for a tenth of a second or for some, 0.85 ms, on each core at times of its own; and at times each core is as fast as it
-can be while the other rests, and both together are not. A turn in such a spell says nothing about whoever took it, so a
-short loop is timed on the case's cores, on all at once, on both sides of a turn. Where it was slow, the case
+for a hundredth of a second or for some, 0.85 ms, on each core at times of its own; and at times each core is as fast as
+it can be while the other rests, and both together are not. A turn in such a spell says nothing about whoever took it,
+so fixed work, a hash, is timed on the case's cores, on all at once, on both sides of a turn. Where it was slow, the case
 moves to other cores, if it leaves any free, and waits, or the turn is taken again. All contenders are treated alike.
-The time that this may cost is a share of what the turns take: in a slow hour a run lasts half as long again. When it is
+The time that this may cost is a share of what the turns take: in a slow hour a run lasts twice as long. When it is
 used up, a slow turn is kept, and known as one: it counts only where there are too few others (`turns.py`).
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from cores import Place, go, slowest
 from turns import PAUSE, QUICK
 
-SLOWER = 1.15  # times the fastest loop so far, up to which a turn is believed: a calm core's is up to 1.09
+SLOWER = 1.1  # times the fastest look so far, up to which a turn is believed
 NAP = 0.005  # seconds between looks while waiting
 LOOKS = 20 if QUICK else 100  # at first, a nap apart: some of them find the machine calm
 AT_FIRST, SHARE = (1.0, 0.1) if QUICK else (10.0, 1.0)  # that may be lost: seconds, and of what the turns took
@@ -25,23 +25,23 @@ LONG = 0.0 if QUICK else 0.3  # seconds: in a longer turn spells come and go, an
 
 
 class Pace:
-    """Args: loop: the seconds that a fixed loop takes on the slowest of some cores; go: there; clock: in seconds; nap:
+    """Args: work: the seconds that fixed work takes on the slowest of some cores; go: there; clock: in seconds; nap:
     waits that long; at_first, share: seconds that may be lost to waiting and to turns taken in vain, and as a share of
     the seconds of the turns that counted."""
 
     def __init__(
         self,
-        loop: Callable[[Place], float] = slowest,
+        work: Callable[[Place], float] = slowest,
         go: Callable[[Place], None] = go,
         clock: Callable[[], float] = time.perf_counter,
         nap: Callable[[float], None] = time.sleep,
         at_first: float = AT_FIRST,
         share: float = SHARE,
     ) -> None:
-        self.loop, self.go, self.clock, self.nap = loop, go, clock, nap
+        self.work, self.go, self.clock, self.nap = work, go, clock, nap
         self.at_first, self.share = at_first, share
         self.places: Sequence[Place] = [()]  # where the case may run; the first is where it does
-        self.fastest: dict[int, float] = {}  # seconds of the loop, by how many cores it is timed on
+        self.fastest: float | None = None  # seconds of the work
         self.lost = self.kept = self.slow = 0.0  # seconds; what was kept though slow, as no time was left
         self.begun, self.held = 0.0, True  # of the turn at hand
 
@@ -56,15 +56,15 @@ class Pace:
             self.go(self.places[0])
 
     def holds(self) -> bool:
-        """Whether the loop is as fast as it has been."""
-        cores = len(self.places[0])
-        for look in range(1 if cores in self.fastest else LOOKS):
+        """Whether the work is as fast as it has been."""
+        for look in range(LOOKS if self.fastest is None else 1):
             if look:
                 self.move()
                 self.nap(NAP)
-            found = self.loop(self.places[0])
-            self.fastest[cores] = min(found, self.fastest.get(cores, found))
-        return found <= SLOWER * self.fastest[cores]
+            found = self.work(self.places[0])
+            self.fastest = found if self.fastest is None else min(found, self.fastest)
+        assert self.fastest is not None
+        return found <= SLOWER * self.fastest
 
     @property
     def spent(self) -> bool:

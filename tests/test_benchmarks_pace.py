@@ -26,7 +26,7 @@ class Machine:
         self.speeds = {core: list(one) for core, one in enumerate(speeds)}  # then 1
         self.moves: list[tuple[int, ...]] = []
 
-    def loop(self, place: tuple[int, ...]) -> float:
+    def work(self, place: tuple[int, ...]) -> float:
         took = max(1e-4 * (self.speeds[core].pop(0) if self.speeds[core] else 1.0) for core in place)
         self.now += took
         return took
@@ -36,9 +36,9 @@ class Machine:
 
     def pace(self, threads: int = 1, left: float = 1.0, share: float = 0.0) -> Any:
         """That of a case of so many threads, which knows how fast the machine can be."""
-        told = paces.Pace(self.loop, self.moves.append, lambda: self.now, self.nap, left, share)
+        told = paces.Pace(self.work, self.moves.append, lambda: self.now, self.nap, left, share)
         told.stay(cores.places(range(len(self.speeds)), threads))
-        told.fastest = {threads: 1e-4}
+        told.fastest = 1e-4
         return told
 
 
@@ -72,9 +72,9 @@ def test_the_pace_is_learnt_from_many_looks_a_nap_apart() -> None:
     """A process that begins in a slow spell does not take that for the machine's own pace."""
     machine = Machine([*[1.8] * 5, *[1.0] * (paces.LOOKS - 6), 1.8, 1.0])
     told = machine.pace()
-    told.fastest = {}
+    told.fastest = None
     told.wait()
-    assert told.fastest == {1: pytest.approx(1e-4)} and machine.naps == paces.LOOKS
+    assert told.fastest == pytest.approx(1e-4) and machine.naps == paces.LOOKS
 
 
 def test_a_turn_in_a_slow_spell_is_taken_again() -> None:
@@ -135,15 +135,6 @@ def test_a_turn_of_a_contender_remembers_whether_both_its_ends_were_calm() -> No
         one.get_ready()
         one.take_turn(lambda run: 0.1, number)
     assert one.held == [True, False, False]
-
-
-def test_cores_alone_and_together_have_paces_of_their_own() -> None:
-    machine = Machine([3.0, 3.0], [3.0])
-    told = machine.pace(threads=1)
-    told.fastest = {1: 1e-4, 2: 3e-4}
-    assert not told.holds()
-    told.stay([(0, 1)])
-    assert told.holds() and told.fastest == {1: 1e-4, 2: 3e-4}
 
 
 def test_what_the_turns_took_buys_more_time() -> None:
@@ -212,14 +203,16 @@ def test_the_loop_is_timed_on_all_cores_of_the_case_at_once(monkeypatch: pytest.
     monkeypatch.setattr(cores.hashlib, "blake2b", Hash)
     assert cores.slowest(place) > 0
     assert sorted(seen, key=sorted) == [{place[0]}] * 2 + [{place[1]}] * 2
-    monkeypatch.setattr(cores, "loop", lambda: 7.0)
-    assert cores.slowest(place[:1]) == 7.0 and len(seen) == 4
+    together.abort()
+    with pytest.raises(threading.BrokenBarrierError):
+        cores.slowest(place[:1])
+    assert seen[4:] == [before], "a single core is where the caller is"
 
 
-def test_a_loop_that_was_interrupted_is_no_slow_spell(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([0.0, 1.0, 2.0, 11.0, 20.0, 29.0])
+def test_work_that_was_interrupted_is_no_slow_spell(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([0.0, 11.0, 20.0, 21.0])
     monkeypatch.setattr(cores.time, "perf_counter", lambda: next(times))
-    assert cores.loop() == 1.0
+    assert cores.hashing() == 1.0
 
 
 def test_a_target_missed_in_both_visits_fails_the_run_and_is_recorded(
@@ -230,7 +223,7 @@ def test_a_target_missed_in_both_visits_fails_the_run_and_is_recorded(
     (tmp_path / "test_toy.py").write_text("""
 import turns
 from harness import PACE, compare
-PACE.loop = lambda place: 1.0  # always calm
+PACE.work = lambda place: 1.0  # always calm
 def test_fine(benchmark):
     compare(benchmark, lambda: [1.0], [], items=1, unit="clip", maximum_seconds=1.0)
 def test_slow(benchmark):

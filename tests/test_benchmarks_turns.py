@@ -198,7 +198,7 @@ def test_every_case_is_visited_again_and_a_failure_leaves_the_first_visit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(harness, "QUICK", False)
-    monkeypatch.setattr(harness.PACE, "loop", lambda place: 1.0)  # always calm
+    monkeypatch.setattr(harness.PACE, "work", lambda place: 1.0)  # always calm
     harness._visits.clear()
     calls: list[int] = []
 
