@@ -3,10 +3,10 @@
 A virtual machine shares its cores with others that no counter of its own shows: a fixed loop took 0.48 ms, and then,
 for a hundredth of a second or for some, 0.85 ms, on each core at times of its own; and at times each core is as fast as
 it can be while the other rests, and both together are not. A turn in such a spell says nothing about whoever took it,
-so fixed work, a hash, is timed on the case's cores, on all at once, on both sides of a turn. Where it was slow, the case
-moves to other cores, if it leaves any free, and waits, or the turn is taken again. All contenders are treated alike.
-The time that this may cost is a share of what the turns take: in a slow hour a run lasts twice as long. When it is
-used up, a slow turn is kept, and known as one: it counts only where there are too few others (`turns.py`).
+so fixed work, a hash, is timed on the case's cores, on all at once, on both sides of a turn. Where it was slow, the
+case moves to other cores, if it leaves any free, and waits, or the turn is taken again. All contenders are treated
+alike. The time that this may cost is a share of what the turns take: in a slow hour a run lasts twice as long. When it
+is used up, a slow turn is kept, and known as one: it counts only where there are too few others (`turns.py`).
 """
 
 from __future__ import annotations
