@@ -9,8 +9,8 @@ takes them spread over the rounds, not all at the beginning.
 
 What others do to a shared machine only ever costs time, and how much of a run it costs changes from hour to hour: a
 median drifts with it, the fastest turns do not. So a contender is known by the mean of its two fastest turns, and a
-peer's ratio is that of its own over that of ours right after each of them: as many, of the same minutes, with the same
-luck. The doubt that is told is how far the two visits of a case, minutes apart, differ.
+peer's ratio is that of its own over that of ours right after each of them: as many, as long, of the same minutes, with
+the same luck. The doubt that is told is how far the two visits of a case, minutes apart, differ.
 A case that was not calm in enough turns is visited again.
 """
 
@@ -37,9 +37,10 @@ TURN = 0.002 if QUICK else 0.005  # seconds: the least that a turn lasts
 # Of one visit to a case; there are two, minutes apart, but for a quick run.
 BUDGET = 0.08 if QUICK else 0.6  # seconds of turns, after which a contender need take no more
 WARM = 0.02 if QUICK else 0.3  # seconds: a longer call pays for what the one before left behind, and hardly notices
+SAME = 0.5  # seconds, up to which our turn lasts as long as the peer's before it: a long one meets more slow spells
 SHORT = 0.1  # seconds: a call of ours up to which we take a turn after each peer's
 PAUSE = 0.006  # seconds in which threads fall asleep: libgomp's spin for 4 ms after a parallel region
-ROUNDS = (3, 9) if QUICK else (5, 30)  # fewest and most
+ROUNDS = (3, 9) if QUICK else (5, 20)  # fewest and most
 FEW = (2, 2) if QUICK else (3, 2)  # at least, of one whose `ROUNDS` would exceed the budget; whose calls take seconds
 FASTEST = 2  # turns whose mean a contender is known by
 
@@ -109,23 +110,25 @@ class Contender:
             for _ in range((self.calls + 1) // 2):  # a call of a millisecond becomes faster for eight
                 self.run()
 
-    def take_turn(self, timer: Timer, number: int) -> None:
-        """Be timed, ready."""
+    def take_turn(self, timer: Timer, number: int, at_least: float = 0.0) -> None:
+        """Be timed, ready; for so many seconds at least, where calls are repeated."""
+        calls = max(self.calls, round(at_least / max(self.first, 1e-6))) if self.pace is not None else self.calls
+
+        def repeated() -> None:
+            for _ in range(calls):
+                self.run()
+
         same_draws()
-        spent = timer(self.repeated)
+        spent = timer(repeated)
         while self.pace is not None and self.pace.again():
             self.get_ready()
             same_draws()
-            spent = timer(self.repeated)
+            spent = timer(repeated)
         cost = 0.0 if self.baseline is None else timer(self.baseline)
-        self.seconds.append(max(spent - cost, 1e-9) / self.calls)
-        self.costs.append(cost / self.calls)
+        self.seconds.append(max(spent - cost, 1e-9) / calls)
+        self.costs.append(cost / calls)
         self.rounds.append(number)
         self.held.append(self.pace is None or self.pace.held)
-
-    def repeated(self) -> None:
-        for _ in range(self.calls):
-            self.run()
 
     @property
     def per_item(self) -> list[float]:
@@ -173,14 +176,18 @@ def take_turns(benchmark: Any, ours: Contender, peers: Sequence[Contender], time
             yield from [[peer] for peer in now] if now and ours.first <= SHORT else [now]
             number += 1
 
+    length = 0.0
+
     def others(group: Sequence[Contender]) -> None:
+        nonlocal length
+        length = min(SAME, max((peer.calls * peer.first for peer in group), default=0.0))
         for peer in group:
             peer.get_ready()
             peer.take_turn(timer, len(ours.seconds))
         ours.get_ready()
 
     def us() -> None:
-        ours.take_turn(timer, len(ours.seconds))
+        ours.take_turn(timer, len(ours.seconds), length)
 
     turns = groups()
     if benchmark is not None:

@@ -159,6 +159,35 @@ def test_a_short_call_is_repeated_to_fill_a_turn(monkeypatch: pytest.MonkeyPatch
     assert len(seen) == 7 and short.seconds == pytest.approx([0.1])
 
 
+def test_our_turn_lasts_as_long_as_the_one_before_it() -> None:
+    """Else a spell that no long turn escapes is always escaped by some short ones."""
+
+    class Calm:
+        held = True
+
+        def wait(self) -> None: ...
+
+        def again(self) -> bool:
+            return False
+
+    calls: list[str] = []
+
+    def one(name: str, seconds: float) -> Any:
+        return turns.Contender(lambda: calls.append(name), 1, first=seconds, pace=Calm())
+
+    def timer(run: Callable[[], Any]) -> float:
+        before = len(calls)
+        run()
+        return {"o": 0.01, "p": 0.04, "s": 3.0}[calls[-1]] * (len(calls) - before)
+
+    us, them, slow = one("o", 0.01), one("p", 0.04), one("s", 3.0)
+    turns.take_turns(Benchmark(), us, [them], timer)
+    assert us.seconds == pytest.approx([0.01] * len(them.seconds)) and "".join(calls[:10]) == "poooopoooo"
+    calls.clear()
+    turns.take_turns(None, us, [slow], timer)
+    assert calls[:52] == ["s", *["o"] * round(turns.SAME / 0.01), "s"]
+
+
 def test_only_the_wall_clock_repeats_calls() -> None:
     """A timer of the caller's own flushes caches or changes inputs before each call."""
     calls: list[int] = []
