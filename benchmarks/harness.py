@@ -154,7 +154,7 @@ def compare(
 
 
 PACE = Pace()
-MOST_VISITS = 4  # of a case
+MOST_VISITS = 3  # of a case
 _visits: list[Visit] = []  # to come
 
 

@@ -5,8 +5,8 @@ for a hundredth of a second or for some, 0.85 ms, on each core at times of its o
 it can be while the other rests, and both together are not. A turn in such a spell says nothing about whoever took it,
 so fixed work, a hash, is timed on the case's cores, on all at once, on both sides of a turn. Where it was slow, the
 case moves to other cores, if it leaves any free, and waits, or the turn is taken again. All contenders are treated
-alike. The time that this may cost is a share of what the turns take: in a slow hour a run lasts twice as long. When it
-is used up, a slow turn is kept, and known as one: it counts only where there are too few others (`turns.py`).
+alike. The time that this may cost is a share of what the turns take: in a slow hour a run lasts half as long again.
+When it is used up, a slow turn is kept, and known as one: it counts only where there are too few others (`turns.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from turns import PAUSE, QUICK
 SLOWER = 1.1  # times the fastest look so far, up to which a turn is believed
 NAP = 0.005  # seconds between looks while waiting
 LOOKS = 20 if QUICK else 100  # at first, a nap apart: some of them find the machine calm
-AT_FIRST, SHARE = (1.0, 0.1) if QUICK else (10.0, 1.0)  # that may be lost: seconds, and of what the turns took
+AT_FIRST, SHARE = (1.0, 0.1) if QUICK else (5.0, 0.5)  # that may be lost: seconds, and of what the turns took
 LONG = 0.0 if QUICK else 0.3  # seconds: in a longer turn spells come and go, and it is not taken again
 
 
