@@ -284,3 +284,13 @@ def test_cuda_equals_cpu_and_itself_one_by_one(seed: int) -> None:
     there = one_by_one_and_merged(names, lambda x, steps: fused.run(x.cuda(), on("cuda", steps)).cpu())
     assert same_bits(there[0], there[1])
     assert level_db(here, there[1]) > 110
+
+
+def test_a_window_is_never_cut_out_in_place() -> None:
+    """Its result has another length, or other samples than are there to be read."""
+    x = torch.arange(16.0).reshape(2, 1, 8)
+    for length in (4, 8):
+        before = x.clone()
+        out = fused.run(x, fused.cropping(x, 2, length), inplace=True)
+        assert torch.equal(x, before) and out.shape == (2, 1, length)
+        assert torch.equal(out[..., :4], x[..., 2:6])

@@ -150,14 +150,14 @@ def run(x: Tensor, steps: Pointwise, inplace: bool = False) -> Tensor:
 
 
 def run_cpu(x: Tensor, steps: Pointwise, y: Tensor | None = None) -> Tensor:
-    """The pass on the CPU, into ``y`` if given (x itself, or as x; no window is cut out then)."""
+    """The pass on the CPU; into ``y``, which is x or like it, if that is given and no window is cut out."""
     x = x.contiguous()
     starts, length, before, noise, after = steps
     rows, channels, given = x.shape
     if starts is None:
         length = given
     assert length is not None
-    if y is None:
+    if y is None or starts is not None:
         y = x.new_empty(rows, channels, length)
     call(
         "fa_pointwise",
