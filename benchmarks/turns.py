@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 QUICK = os.environ.get("QUICK", "0") not in ("", "0")
 TURN = 0.002 if QUICK else 0.005  # seconds: the least that a turn lasts
 # Of one visit to a case; there are two, minutes apart, but for a quick run.
-BUDGET = 0.08 if QUICK else 0.4  # seconds of turns, after which a contender need take no more
+BUDGET = 0.08 if QUICK else 0.3  # seconds of turns, after which a contender need take no more
 WARM = 0.02 if QUICK else 0.3  # seconds: a longer call pays for what the one before left behind, and hardly notices
-SAME = 0.5  # seconds, up to which our turn lasts as long as the peer's before it: a long one meets more slow spells
+SAME = 0.3  # seconds, up to which our turn lasts as long as the peer's before it: a long one meets more slow spells
 SHORT = 0.1  # seconds: a call of ours up to which we take a turn after each peer's
 PAUSE = 0.006  # seconds in which threads fall asleep: libgomp's spin for 4 ms after a parallel region
 ROUNDS = (3, 9) if QUICK else (5, 20)  # fewest and most
