@@ -6,7 +6,7 @@ it can be while the other rests, and both together are not. A turn in such a spe
 so fixed work, a hash, is timed on the case's cores, on all at once, on both sides of a turn. Where it was slow, the
 case moves to other cores, if it leaves any free, and waits, or the turn is taken again. All contenders are treated
 alike. The time that this may cost is a share of what the turns take: in a slow hour a run lasts half as long again.
-When it is used up, a slow turn is kept, and known as one: it counts only where there are too few others (`turns.py`).
+When it is used up, a slow turn is kept, and known as one.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ import growth
 import repeat
 import targets
 from rows import case_rows, case_table, peer_table, roofline_table
-from turns import ROUNDS
 
 __all__ = ["case_rows", "main", "merge", "render"]
 
@@ -29,7 +28,7 @@ Made by `make bench` (`benchmarks/render.py`); do not edit. Ratio: the peer's ti
 same data, threads and process, taking turns; above 1 fastaug is faster. It is that of the two fastest turns of the
 peer and of as many of ours, ± half of what the visits of each case, minutes apart, differ; where the quotient of
 the medians is more than 10 % away, that follows in brackets. Time: that of the fastest turns, which is what the machine
-can do when others leave it alone; then, of all turns that count, median [lower quartile, upper quartile].
+can do when others leave it alone; then, of all turns, median [lower quartile, upper quartile].
 Agreement: signal-to-error ratio of the peer's output against ours in the same run; where they cannot agree, why not.
 """
 PACE = ("kept", "lost", "slow")  # seconds of turns that were kept, of others, of those kept though the machine was slow
@@ -146,7 +145,7 @@ def calm(pace: dict[str, float] | None) -> str:
     kept, lost, slow = (pace[name] for name in PACE)
     return (
         f" Turns took {kept:.0f} s; waiting for the machine's own pace and turns taken again cost {lost:.0f} s more; "
-        f"{slow / kept:.0%} of them were slow nonetheless and count only where fewer than {ROUNDS[0]} others exist."
+        f"{slow / kept:.0%} of them were slow nonetheless."
     )
 
 

@@ -3,15 +3,15 @@
 In each round the peers take turns, in alternating order, and after each of them we do (once a round, where a call of
 ours is long). A turn repeats a short call until it lasts `TURN` seconds, after half as many calls that are not timed:
 what the one before left behind (its data and code in the caches, threads that still spin, pages to copy after a fork)
-is nobody's cost. A turn in which the machine was slow is taken again, or, where that would take too long, does not
-count (`pace.py`). Rounds go on until every contender has used its time up. A slow peer, which can afford few turns,
-takes them spread over the rounds, not all at the beginning.
+is nobody's cost. A turn in which the machine was slow is taken again, unless that would take too long (`pace.py`).
+Rounds go on until every contender has used its time up. A slow peer, which can afford few turns, takes them spread over
+the rounds, not all at the beginning.
 
 What others do to a shared machine only ever costs time, and how much of a run it costs changes from hour to hour: a
 median drifts with it, the fastest turns do not. So a contender is known by the mean of its two fastest turns, and a
 peer's ratio is that of its own over that of ours right after each of them: as many, as long, of the same minutes, with
-the same luck. The doubt that is told is how far the two visits of a case, minutes apart, differ.
-A case that was not calm in enough turns is visited again.
+the same luck. The doubt that is told is how far the visits of a case, minutes apart, differ. A case that was not calm
+in enough turns is visited again.
 """
 
 from __future__ import annotations
@@ -130,17 +130,10 @@ class Contender:
         self.rounds.append(number)
         self.held.append(self.pace is None or self.pace.held)
 
-    @property
-    def per_item(self) -> list[float]:
-        """Seconds, of the turns that count."""
-        return trusted([seconds / self.items for seconds in self.seconds], self.held)
-
     def best(self, turns: Iterable[int]) -> float:
-        """Seconds per item in the fastest of these turns, of the calm ones if there are enough. The fastest baseline is
-        taken off: one from a slow spell would make its turn look fast."""
+        """Seconds per item in the fastest of these turns. The fastest baseline is taken off: one from a slow spell
+        would make its turn look fast."""
         chosen = list(turns)
-        calm = [i for i in chosen if self.held[i]]
-        chosen = calm if len(calm) >= FASTEST else chosen
         cost = fastest(self.costs[i] for i in chosen)
         return max(fastest(self.seconds[i] + self.costs[i] for i in chosen) - cost, 1e-9) / self.items
 
@@ -197,12 +190,6 @@ def take_turns(benchmark: Any, ours: Contender, peers: Sequence[Contender], time
         us()
 
 
-def trusted(values: list[float], held: Sequence[bool]) -> list[float]:
-    """Those of turns in which the machine held its pace, or all, where these are fewer than the fewest of a visit."""
-    found = [value for value, good in zip(values, held, strict=True) if good]
-    return found if len(found) >= ROUNDS[0] else values
-
-
 def same_draws(number: int = 0) -> None:
     """Have generators of the process begin anew: where work depends on draws, the fastest turn must not be the one that
     drew the least of it."""
@@ -224,8 +211,8 @@ def visits(contender: Contender) -> list[range]:
 
 def spread(contender: Contender) -> dict[str, Any]:
     """Seconds per item: of the fastest turns, that in either visit ("best_within": the least and the most of them), and
-    median, lower and upper quartile; how many items and turns stand behind them."""
-    seconds = sorted(contender.per_item)
+    median, lower and upper quartile of all; how many items and turns stand behind them."""
+    seconds = sorted(seconds / contender.items for seconds in contender.seconds)
     if len(seconds) > 1:
         low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
     else:

@@ -53,20 +53,6 @@ def test_the_doubt_is_what_the_visits_differ() -> None:
     assert turns.ratio(contender(2.0), contender(6.0)) == {"ratio": 3.0, "ratio_low": 3.0, "ratio_high": 3.0}
 
 
-def test_turns_in_a_slow_spell_count_only_where_there_are_too_few_others() -> None:
-    enough = turns.ROUNDS[0]
-    ours = contender(*[2.0, 1.0] * enough)
-    assert turns.spread(ours)["median"] == 1.5
-    ours.held = [True, False] * enough
-    found = turns.spread(ours)
-    assert found["median"] == found["high"] == 2.0 and found["rounds"] == enough
-    assert found["best"] == 2.0, "chosen by the pace, not by the time"
-    ours.held[0] = False
-    assert turns.spread(ours)["median"] == 1.5 and turns.spread(ours)["rounds"] == 2 * enough
-    ours.held = [True] + [False] * (2 * enough - 1)
-    assert turns.spread(ours)["best"] == 1.0, "one calm turn is too few"
-
-
 def test_a_slow_baseline_makes_no_turn_fast() -> None:
     """Of 5 and 2 apiece, and once 5 and 4, as the machine was slow during the baseline alone."""
     peer = contender(3.0, 1.0, 3.0, costs=2.0)
