@@ -96,7 +96,7 @@ def roofline_table(cases: list[Case]) -> list[str]:
             f"| {took / floor:.2g} |"
         )
     note = (
-        "The copy is one of 128 MiB, in no cache; a batch of 15 MB finds some of its samples in the last one, so that "
+        "The copy is one of 128 MiB, in no cache; a batch of 8 MB finds its samples in the last one, so that "
         "a light operation can come out above it. Of the search of a pitch shift only what the bounds "
         "leave is counted, as found on these clips."
     )
